@@ -1,0 +1,162 @@
+// The connection pool: its timeouts, its deadline, and the one error for "the database cannot be reached".
+
+import { drizzle, type PostgresJsDatabase } from 'drizzle-orm/postgres-js'
+import postgres from 'postgres'
+
+export type Db = PostgresJsDatabase<Record<string, never>> & { $client: postgres.Sql }
+/** A transaction, or the pool: what a statement runs on. */
+export type Executor = Pick<Db, 'select' | 'insert' | 'update' | 'delete' | 'with' | '$with' | 'execute'>
+
+const CONNECT_TIMEOUT_S = 5
+const SERVER_TIMEOUTS_MS = {
+  statement_timeout: 10_000,
+  lock_timeout: 5_000,
+  idle_in_transaction_session_timeout: 10_000,
+}
+/** Longer than the server's own, so that it fires only when the server does not answer at all. */
+const DEADLINE_MS = 15_000
+
+/** Where the database is: a URL, or the unix socket of the embedded one, which serves one connection. */
+export type DatabaseTarget = { url: string } | { path: string }
+
+export interface DatabaseOptions {
+  target: DatabaseTarget
+  poolMax: number
+  /** Called when the database is lost, and when it is back. */
+  onUp?: (up: boolean, cause?: Error) => void
+}
+
+/** The database cannot be reached or gave no answer in time; what was asked of it may or may not have happened. */
+export class DatabaseUnavailableError extends Error {
+  override name = 'DatabaseUnavailableError'
+}
+
+export interface Database {
+  /** Whether the last use reached it; undefined before the first. */
+  readonly up: boolean | undefined
+  /**
+   * Runs `work` on the pool. Rejects with DatabaseUnavailableError when the database is away or has not
+   * answered after `deadlineMs`; then the pool is thrown away, so that nothing waits on a dead connection.
+   */
+  run<T>(work: (db: Db) => Promise<T>, deadlineMs?: number): Promise<T>
+  /** Ends all connections; what is still running is cut off. */
+  close(): Promise<void>
+}
+
+/** Makes the pool; connections open when they are first needed. */
+export function connectDatabase({ target, poolMax, onUp }: DatabaseOptions): Database {
+  let up: boolean | undefined
+  let pool = openPool(target, poolMax)
+
+  function discard(failed: Pool): void {
+    if (pool !== failed) return
+    pool = openPool(target, poolMax)
+    void failed.sql.end({ timeout: 0 })
+  }
+
+  function report(now: boolean, cause?: Error): void {
+    if (up === now) return
+    up = now
+    onUp?.(now, cause)
+  }
+
+  return {
+    get up() {
+      return up
+    },
+
+    async run(work, deadlineMs = DEADLINE_MS) {
+      const used = pool
+      const { promise: deadline, cancel } = rejectAfter(deadlineMs)
+      try {
+        const result = await Promise.race([work(used.db), deadline])
+        report(true)
+        return result
+      } catch (error) {
+        const cause = unwrap(error)
+        if (cause instanceof DeadlineError) discard(used)
+        else if (!isUnavailable(cause)) {
+          report(true)
+          throw cause
+        }
+        report(false, cause)
+        throw new DatabaseUnavailableError(`the database cannot be reached: ${cause.message}`, { cause })
+      } finally {
+        cancel()
+      }
+    },
+
+    async close() {
+      await pool.sql.end({ timeout: 1 })
+    },
+  }
+}
+
+interface Pool {
+  sql: postgres.Sql
+  db: Db
+}
+
+function openPool(target: DatabaseTarget, poolMax: number): Pool {
+  const common = {
+    connect_timeout: CONNECT_TIMEOUT_S,
+    // The callers back off by themselves; a pool that also waits would only delay the recovery.
+    backoff: () => 0.05 + Math.random() * 0.2,
+    fetch_types: false,
+    onnotice: () => {},
+  } satisfies postgres.Options<Record<string, never>>
+  const sql =
+    'path' in target
+      ? postgres({
+          ...common,
+          path: target.path,
+          user: 'postgres',
+          database: 'postgres',
+          max: 1,
+          max_lifetime: null,
+        })
+      : postgres(target.url, {
+          ...common,
+          max: poolMax,
+          connection: { application_name: 'boundary-usage', ...SERVER_TIMEOUTS_MS },
+        })
+  return { sql, db: drizzle(sql) }
+}
+
+class DeadlineError extends Error {}
+
+function rejectAfter(ms: number): { promise: Promise<never>; cancel: () => void } {
+  let timer: NodeJS.Timeout | undefined
+  const promise = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new DeadlineError(`no answer within ${ms} ms`)), ms)
+  })
+  return { promise, cancel: () => clearTimeout(timer) }
+}
+
+/** Drizzle wraps the driver's error in one whose message holds the statement and its parameters: drop that. */
+function unwrap(error: unknown): Error {
+  if (error instanceof Error && 'query' in error && error.cause instanceof Error) return error.cause
+  return error instanceof Error ? error : new Error(String(error))
+}
+
+/** Codes of Node.js, postgres.js and PostgreSQL (SQLSTATE) that say "not now" rather than "this is wrong". */
+const UNAVAILABLE_CODES = new Set([
+  ...['CONNECT_TIMEOUT', 'CONNECTION_CLOSED', 'CONNECTION_DESTROYED', 'CONNECTION_ENDED'],
+  ...['ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'ETIMEDOUT', 'EHOSTUNREACH', 'ENETUNREACH', 'ENOTFOUND'],
+  ...['EAI_AGAIN', 'ENOENT', 'EADDRNOTAVAIL', 'ECONNABORTED'],
+  '25P03', // idle_in_transaction_session_timeout
+  '25006', // read_only_sql_transaction: a standby, or a primary that has stepped down
+  '40001', // serialization_failure
+  '40P01', // deadlock_detected
+  '55P03', // lock_not_available
+  '57014', // query_canceled: statement_timeout
+])
+/** SQLSTATE classes: connection exception, insufficient resources, operator intervention. */
+const UNAVAILABLE_CLASSES = new Set(['08', '53', '57'])
+
+function isUnavailable(error: Error): boolean {
+  const code = 'code' in error ? String(error.code) : ''
+  if (UNAVAILABLE_CODES.has(code)) return true
+  if (error instanceof AggregateError) return error.errors.some(isUnavailable)
+  return code.length === 5 && UNAVAILABLE_CLASSES.has(code.slice(0, 2))
+}

@@ -1,0 +1,56 @@
+// The embedded PostgreSQL for those who bring none: PGlite in a worker thread, served over a unix socket.
+
+import { once } from 'node:events'
+import { existsSync } from 'node:fs'
+import { mkdir, mkdtemp, realpath, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join, resolve } from 'node:path'
+import { Worker } from 'node:worker_threads'
+import { lockDirectory } from './directory-lock.js'
+
+export interface Embedded {
+  socketPath: string
+  stop: () => Promise<void>
+}
+
+/** What the worker is started with. */
+export interface WorkerInput {
+  dataDir: string
+  socketPath: string
+}
+
+/**
+ * Starts the embedded server on `dataDir`, which it creates if need be. Rejects if another process has it.
+ * A worker that dies later ends the process: without its database a single replica is of no use.
+ */
+export async function startEmbedded(dataDir: string, log: (message: string) => void): Promise<Embedded> {
+  await mkdir(dataDir, { recursive: true, mode: 0o700 })
+  const root = await realpath(resolve(dataDir))
+  const unlock = await lockDirectory(root)
+  // A directory of our own that others cannot enter: the server asks for no password. Its path is short, as a
+  // socket's must be, however deep the data lies.
+  const socketDir = await mkdtemp(join(tmpdir(), 'boundary-usage-'))
+  const input: WorkerInput = { dataDir: join(root, 'postgres'), socketPath: join(socketDir, '.s.PGSQL.5432') }
+
+  const first = !existsSync(input.dataDir)
+  log(
+    first
+      ? `creating the embedded PostgreSQL in ${root}: takes some seconds`
+      : `opening the embedded PostgreSQL in ${root}`,
+  )
+  const worker = new Worker(new URL('./embedded-worker.js', import.meta.url), { workerData: input })
+  await once(worker, 'message') // rejects on the worker's error
+  worker.on('error', (error) => {
+    throw error
+  })
+
+  return {
+    socketPath: input.socketPath,
+    async stop() {
+      worker.postMessage('stop')
+      await once(worker, 'exit')
+      await rm(socketDir, { recursive: true, force: true })
+      await unlock()
+    },
+  }
+}

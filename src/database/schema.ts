@@ -1,0 +1,55 @@
+// The tables. Property names are the column names, so that rows go to JSON as they are.
+
+import { sql } from 'drizzle-orm'
+import { bigint, check, integer, pgTable, text, timestamp, uniqueIndex, uuid } from 'drizzle-orm/pg-core'
+
+const count = () => bigint({ mode: 'number' }).notNull()
+const time = () => timestamp({ withTimezone: true, mode: 'date' })
+
+/** The usage table: what each replica has flushed in the period in progress. At most one row per replica. */
+export const boundaryUsageStats = pgTable('boundary_usage_stats', {
+  replica_id: uuid().primaryKey(),
+  unique_workspaces_count: count(),
+  unique_users_count: count(),
+  allowed_requests: count(),
+  denied_requests: count(),
+  /** The flush that inserted the row: how a replica learns that a snapshot has begun a new period. */
+  first_flush_seq: count(),
+  window_start: time().notNull(),
+  updated_at: time().notNull(),
+})
+
+/** Who is there, and the fence: how far each replica has flushed. */
+export const boundaryUsageReplicas = pgTable('boundary_usage_replicas', {
+  replica_id: uuid().primaryKey(),
+  name: text().notNull(),
+  version: text().notNull(),
+  started_at: time().notNull(),
+  last_flush_seq: count(),
+  last_flush_at: time(),
+})
+
+/** One row per snapshot. `period_end` strictly increases, so it orders the history and is unique. */
+export const telemetrySnapshots = pgTable(
+  'telemetry_snapshots',
+  {
+    id: uuid().primaryKey(),
+    trigger: text({ enum: ['manual', 'schedule'] }).notNull(),
+    reported_by: uuid().notNull(),
+    replicas: integer().notNull(),
+    period_start: time().notNull(),
+    period_end: time().notNull(),
+    taken_at: time().notNull(),
+    unique_workspaces: count(),
+    unique_users: count(),
+    unique_workspaces_summed: count(),
+    unique_users_summed: count(),
+    allowed_requests: count(),
+    denied_requests: count(),
+  },
+  (table) => [
+    uniqueIndex('telemetry_snapshots_period_end_key').on(table.period_end),
+    check('telemetry_snapshots_trigger_check', sql`${table.trigger} in ('manual', 'schedule')`),
+    check('telemetry_snapshots_period_check', sql`${table.period_start} <= ${table.period_end}`),
+  ],
+)

@@ -1,0 +1,83 @@
+// The flush: the statements that carry a tracker's batch into the database exactly once.
+
+import { eq, sql } from 'drizzle-orm'
+import type { Executor } from '../database/client.js'
+import { boundaryUsageReplicas, boundaryUsageStats } from '../database/schema.js'
+import type { FlushBatch } from './tracker.js'
+
+/** This process, as other replicas and people see it. */
+export interface Replica {
+  readonly replicaId: string
+  readonly name: string
+  readonly version: string
+}
+
+/** `duplicate`: an earlier try had been applied and its answer was lost. */
+export interface FlushOutcome {
+  readonly result: 'applied' | 'duplicate'
+  /** The batch was the first of a period: a snapshot had taken the replica's row. */
+  readonly newPeriod: boolean
+}
+
+/**
+ * Makes the replica known before its first flush.
+ * Takes no lock but its own row's; doing it twice changes nothing.
+ */
+export async function registerReplica(db: Executor, replica: Replica): Promise<void> {
+  await db
+    .insert(boundaryUsageReplicas)
+    .values({
+      replica_id: replica.replicaId,
+      name: replica.name,
+      version: replica.version,
+      started_at: sql`now()`,
+      last_flush_seq: 0,
+    })
+    .onConflictDoNothing()
+}
+
+/**
+ * Applies a batch, or finds that an earlier try of it was applied.
+ *
+ * One statement. The fence is the replica's row in boundary_usage_replicas: it moves to this batch's number
+ * only from a lower one, and what is added to the usage row hangs on its having moved. Two tries of one batch
+ * meet at the fence's row lock: the second waits, then sees the first one's number and does nothing. A
+ * snapshot that is deleting the usage row holds that row's lock: the upsert waits for its commit and then
+ * inserts, which opens the new period. Rejects if the outcome is not known; then the same batch is to be
+ * tried again.
+ */
+export async function applyFlush(db: Executor, replica: Replica, batch: FlushBatch): Promise<FlushOutcome> {
+  const [row] = await db.execute<{ first_flush_seq: string }>(sql`
+    with fence as (
+      insert into boundary_usage_replicas as replica
+        (replica_id, name, version, started_at, last_flush_seq, last_flush_at)
+      values
+        (${replica.replicaId}, ${replica.name}, ${replica.version}, now(), ${batch.flushSeq}, now())
+      on conflict (replica_id) do update
+        set last_flush_seq = excluded.last_flush_seq, last_flush_at = excluded.last_flush_at
+        where replica.last_flush_seq < excluded.last_flush_seq
+      returning replica_id
+    )
+    insert into boundary_usage_stats as stats
+      (replica_id, unique_workspaces_count, unique_users_count, allowed_requests, denied_requests,
+       first_flush_seq, window_start, updated_at)
+    select replica_id, ${batch.workspaces.size}::bigint, ${batch.users.size}::bigint,
+      ${batch.allowedRequests}::bigint, ${batch.deniedRequests}::bigint, ${batch.flushSeq}::bigint, now(), now()
+    from fence
+    on conflict (replica_id) do update set
+      unique_workspaces_count = ${batch.periodWorkspaces}::bigint,
+      unique_users_count = ${batch.periodUsers}::bigint,
+      allowed_requests = stats.allowed_requests + excluded.allowed_requests,
+      denied_requests = stats.denied_requests + excluded.denied_requests,
+      updated_at = excluded.updated_at
+    returning first_flush_seq`)
+
+  if (row) return { result: 'applied', newPeriod: Number(row.first_flush_seq) === batch.flushSeq }
+
+  // The row may be gone by now: a snapshot took it, and the next flush will open a period by itself.
+  const [stats] = await db
+    .select({ firstFlushSeq: boundaryUsageStats.first_flush_seq })
+    .from(boundaryUsageStats)
+    .where(eq(boundaryUsageStats.replica_id, replica.replicaId))
+  return { result: 'duplicate', newPeriod: stats?.firstFlushSeq === batch.flushSeq }
+}
