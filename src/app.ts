@@ -1,0 +1,63 @@
+// buildApp(): every plugin and route of the service, in the order in which to read them.
+
+import swagger from '@fastify/swagger'
+import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
+import Fastify, { type FastifyInstance, LogController } from 'fastify'
+import type { Config } from './config.js'
+import auth from './plugins/auth.js'
+import database from './plugins/database.js'
+import errors from './plugins/errors.js'
+import metrics from './plugins/metrics.js'
+import { openapi } from './plugins/openapi.js'
+import shutdown from './plugins/shutdown.js'
+import telemetryPlugin from './plugins/telemetry.js'
+import usage from './plugins/usage.js'
+import { boundaryLogs } from './routes/boundary-logs.js'
+import { docs } from './routes/docs.js'
+import { health } from './routes/health.js'
+import { SHARED } from './routes/schemas.js'
+import { telemetry } from './routes/telemetry.js'
+
+const HEADERS_TIMEOUT_MS = 10_000
+const KEEP_ALIVE_TIMEOUT_MS = 72_000 // longer than the idle timeout of common load balancers, 60 s
+const MAX_CONNECTIONS = 10_000
+const MAX_HEADER_BYTES = 16_384
+
+/** Builds the service; nothing listens yet. */
+export async function buildApp(config: Config): Promise<FastifyInstance> {
+  const app = Fastify({
+    logger: { level: config.LOG_LEVEL },
+    // One line for each batch would cost more than the batch; errors have theirs.
+    logController: new LogController({ disableRequestLogging: true }),
+    trustProxy: config.TRUST_PROXY,
+    bodyLimit: config.BODY_LIMIT_BYTES,
+    requestTimeout: config.REQUEST_TIMEOUT_MS,
+    keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,
+    forceCloseConnections: 'idle',
+    return503OnClosing: false, // the shutdown plugin's answer says when to try again
+    http: {
+      headersTimeout: Math.min(HEADERS_TIMEOUT_MS, config.REQUEST_TIMEOUT_MS),
+      connectionsCheckingInterval: Math.min(1_000, config.REQUEST_TIMEOUT_MS / 2),
+      maxHeaderSize: MAX_HEADER_BYTES,
+    },
+  }).withTypeProvider<TypeBoxTypeProvider>()
+  app.server.maxConnections = MAX_CONNECTIONS
+
+  for (const schema of SHARED) app.addSchema(schema)
+
+  await app.register(errors)
+  await app.register(shutdown, { config })
+  await app.register(metrics)
+  await app.register(auth, { config })
+  await app.register(database, { config })
+  await app.register(usage, { config })
+  await app.register(telemetryPlugin, { config })
+
+  await app.register(swagger, openapi)
+  await app.register(boundaryLogs, { config })
+  await app.register(telemetry)
+  await app.register(health)
+  await app.register(docs)
+
+  return app
+}

@@ -1,0 +1,211 @@
+// The settings: one schema, read from the environment, checked before anything starts.
+
+import { createPublicKey } from 'node:crypto'
+import { existsSync } from 'node:fs'
+import { isIP } from 'node:net'
+import { hostname } from 'node:os'
+import { type Static, type TSchema, Type } from '@sinclair/typebox'
+import { Ajv } from 'ajv'
+
+const integer = (fallback: number, minimum: number, maximum: number, meaning: string) =>
+  Type.Integer({
+    default: fallback,
+    minimum,
+    maximum,
+    takes: `a whole number from ${minimum} to ${maximum}`,
+    meaning,
+  })
+
+const oneOf = <const T extends string[]>(values: T, meaning: string) =>
+  Type.Unsafe<T[number]>({ type: 'string', enum: values, takes: `one of ${values.join(', ')}`, meaning })
+
+const bool = (fallback: boolean, meaning: string) =>
+  Type.Boolean({ default: fallback, takes: 'true or false', meaning })
+
+const text = (takes: string, meaning: string, options: { default?: string; secret?: boolean } = {}) =>
+  Type.String({ minLength: 1, takes, meaning, ...options })
+
+const tokens = (meaning: string) =>
+  Type.String({
+    pattern: '^[^\\s,]{24,}(\\s*,\\s*[^\\s,]{24,})*$',
+    takes: 'tokens of 24 characters or more each, separated by commas',
+    secret: true,
+    meaning,
+  })
+
+/** Every setting: its type, default, what it takes and what it means. `.env.example` and the README follow it. */
+export const SettingsSchema = Type.Object({
+  HOST: text('an address or host name to listen on', 'Address to listen on.', { default: '127.0.0.1' }),
+  PORT: integer(3000, 0, 65535, 'Port to listen on; 0 takes a free one.'),
+  DATABASE_URL: Type.Optional(
+    Type.String({
+      pattern: '^postgres(ql)?://.+',
+      takes: 'postgres://user:password@host:port/database, several hosts separated by commas',
+      secret: true,
+      meaning: 'PostgreSQL to use. Without it an embedded one runs in DATA_DIR.',
+    }),
+  ),
+  DATA_DIR: text('a directory', "The embedded PostgreSQL's data; one replica at a time.", {
+    default: '.data',
+  }),
+  DATABASE_POOL_MAX: integer(4, 1, 100, 'Connections to PostgreSQL at the most.'),
+  MIGRATE_ON_START: bool(true, 'Apply the migrations at start, under a lock.'),
+  REPLICA_NAME: text('a name of up to 255 characters', 'The label that people read; default: host name.', {
+    default: hostname(),
+  }),
+  FLUSH_INTERVAL_MS: integer(60_000, 10, 3_600_000, 'Time between two flushes.'),
+  SNAPSHOT_INTERVAL_MS: Type.Integer({
+    default: 1_800_000,
+    minimum: 0,
+    maximum: 86_400_000,
+    takes: '0 or a whole number from 1000 to 86400000',
+    meaning: 'Time between two scheduled snapshots; 0: none are scheduled.',
+  }),
+  AGENT_TOKENS: Type.Optional(tokens("Agents' bearer tokens.")),
+  ADMIN_TOKENS: Type.Optional(tokens("Admins' bearer tokens.")),
+  AGENT_JWT_KEY: Type.Optional(
+    text('a PEM public key, or a secret of 32 characters or more for HS256', "Verifies agents' JWTs.", {
+      secret: true,
+    }),
+  ),
+  AGENT_JWT_ALGORITHM: Type.Optional(
+    oneOf(['HS256', 'RS256', 'ES256', 'EdDSA'], 'The one algorithm accepted; needed with AGENT_JWT_KEY.'),
+  ),
+  METRICS_TOKEN: Type.Optional(
+    Type.String({
+      pattern: '^\\S{24,}$',
+      takes: 'a token of 24 characters or more',
+      secret: true,
+      meaning: 'Bearer token for /metrics; without it /metrics is open.',
+    }),
+  ),
+  BODY_LIMIT_BYTES: integer(4_194_304, 1024, 67_108_864, 'Largest body, after decompression too.'),
+  RATE_LIMIT_PER_MINUTE: integer(0, 0, 1_000_000, 'Batches a minute for each credential; 0: no limit.'),
+  REQUEST_TIMEOUT_MS: integer(30_000, 100, 600_000, 'Time a client may take to send a whole request.'),
+  SHUTDOWN_TIMEOUT_MS: integer(10_000, 100, 600_000, 'Time from SIGTERM to exit at the most.'),
+  TRUST_PROXY: bool(false, 'Take the client address from X-Forwarded-For.'),
+  LOG_LEVEL: Type.Unsafe<'trace' | 'debug' | 'info' | 'warn' | 'error' | 'fatal' | 'silent'>({
+    ...oneOf(['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'], 'Least severe level to log.'),
+    default: 'info',
+  }),
+})
+
+type Settings = Static<typeof SettingsSchema>
+
+const validate = new Ajv().addVocabulary(['takes', 'meaning', 'secret']).compile<Settings>(SettingsSchema)
+
+/** The checked settings, lists split. */
+export interface Config extends Omit<Settings, 'AGENT_TOKENS' | 'ADMIN_TOKENS'> {
+  AGENT_TOKENS: string[]
+  ADMIN_TOKENS: string[]
+}
+
+/** A setting that cannot be used; the message names it, what it got and what it takes. */
+export class ConfigError extends Error {}
+
+/**
+ * Reads the settings from `env`, and from `.env` in the working directory for those that `env` lacks.
+ * Throws ConfigError with one line for the first setting that cannot be used.
+ */
+export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
+  if (env === process.env && existsSync('.env')) process.loadEnvFile('.env')
+  return parseConfig(env)
+}
+
+/** Checks `env` against the schema; unset and empty variables take their defaults. Throws ConfigError. */
+export function parseConfig(env: NodeJS.ProcessEnv): Config {
+  const given: Record<string, unknown> = {}
+  for (const [name, schema] of Object.entries(SettingsSchema.properties)) {
+    const raw = env[name]?.trim()
+    given[name] = raw === undefined || raw === '' ? schema.default : convert(schema, raw)
+    if (given[name] === undefined) delete given[name]
+  }
+  if (!validate(given)) {
+    const name = validate.errors?.[0]?.instancePath.slice(1) ?? ''
+    throw refusal(name, given[name])
+  }
+  const settings = given
+
+  if (settings.SNAPSHOT_INTERVAL_MS > 0 && settings.SNAPSHOT_INTERVAL_MS < 1000)
+    throw refusal('SNAPSHOT_INTERVAL_MS', settings.SNAPSHOT_INTERVAL_MS)
+  if (settings.REPLICA_NAME.length > 255) throw refusal('REPLICA_NAME', settings.REPLICA_NAME)
+
+  const config = {
+    ...settings,
+    AGENT_TOKENS: split(settings.AGENT_TOKENS),
+    ADMIN_TOKENS: split(settings.ADMIN_TOKENS),
+  }
+  checkJwt(config)
+  checkAccess(config)
+  return config
+}
+
+function convert(schema: TSchema, raw: string): unknown {
+  if (schema.type === 'integer') return /^-?\d+$/.test(raw) ? Number(raw) : raw
+  if (schema.type === 'boolean') return raw === 'true' ? true : raw === 'false' ? false : raw
+  return raw
+}
+
+function refusal(name: string, value: unknown): ConfigError {
+  const schema = (SettingsSchema.properties as Record<string, TSchema>)[name]
+  const got = schema?.secret ? 'a value that does not fit' : JSON.stringify(value)
+  return new ConfigError(`${name}: got ${got}, takes ${schema?.takes}`)
+}
+
+function split(list: string | undefined): string[] {
+  return list === undefined ? [] : list.split(',').map((token) => token.trim())
+}
+
+function checkJwt(config: Config): void {
+  const { AGENT_JWT_KEY: key, AGENT_JWT_ALGORITHM: algorithm } = config
+  if (key === undefined && algorithm === undefined) return
+  if (key === undefined) throw new ConfigError('AGENT_JWT_KEY: got nothing, needed with AGENT_JWT_ALGORITHM')
+  if (algorithm === undefined)
+    throw new ConfigError('AGENT_JWT_ALGORITHM: got nothing, needed with AGENT_JWT_KEY')
+  if (algorithm === 'HS256') {
+    if (key.length < 32 || key.includes('-----BEGIN'))
+      throw new ConfigError(
+        'AGENT_JWT_KEY: for HS256 it takes a secret of 32 characters or more, not a PEM key',
+      )
+    return
+  }
+  // A PEM key in one line of an env file has its line breaks written as \n.
+  config.AGENT_JWT_KEY = key.replaceAll('\\n', '\n')
+  const kinds = { RS256: ['rsa'], ES256: ['ec'], EdDSA: ['ed25519', 'ed448'] }[algorithm]
+  let kind: string | undefined
+  try {
+    kind = createPublicKey(config.AGENT_JWT_KEY).asymmetricKeyType
+  } catch {
+    throw new ConfigError(
+      `AGENT_JWT_KEY: got a value that is no PEM key, takes a PEM public key for ${algorithm}`,
+    )
+  }
+  if (!kind || !kinds.includes(kind))
+    throw new ConfigError(`AGENT_JWT_KEY: got a key of type ${kind}, takes a PEM public key for ${algorithm}`)
+}
+
+/** Open access is for loopback alone, and a service that knows one role's credentials must know both. */
+function checkAccess(config: Config): void {
+  const agents = config.AGENT_TOKENS.length > 0 || config.AGENT_JWT_KEY !== undefined
+  const admins = config.ADMIN_TOKENS.length > 0
+  if (agents && !admins)
+    throw new ConfigError('ADMIN_TOKENS: got nothing, needed when agents have credentials')
+  if (admins && !agents)
+    throw new ConfigError('AGENT_TOKENS: got nothing, needed (or AGENT_JWT_KEY) with ADMIN_TOKENS')
+  if (!agents && !isLoopback(config.HOST))
+    throw new ConfigError(
+      `HOST: got ${JSON.stringify(config.HOST)}, takes a loopback address as long as AGENT_TOKENS and ADMIN_TOKENS are not set`,
+    )
+  const shared = config.AGENT_TOKENS.find((token) => config.ADMIN_TOKENS.includes(token))
+  if (shared !== undefined)
+    throw new ConfigError('ADMIN_TOKENS: got a token that is also in AGENT_TOKENS, takes tokens of its own')
+}
+
+function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || (isIP(host) === 4 && host.startsWith('127.'))
+}
+
+/** True when no role has credentials, so that everything is open (on loopback only). */
+export function isOpen(config: Config): boolean {
+  return config.ADMIN_TOKENS.length === 0
+}

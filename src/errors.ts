@@ -1,0 +1,33 @@
+// The refusals of the API, each made once: code, message that says what to change, status.
+
+import createError from '@fastify/error'
+
+export const Unauthorized = createError(
+  'UNAUTHORIZED',
+  'no valid credentials: send "Authorization: Bearer <token>" with a token or JWT of this service (%s)',
+  401,
+)
+export const Forbidden = createError('FORBIDDEN', '%s', 403)
+export const InvalidBody = createError('INVALID_BODY', '%s', 400)
+export const NotFound = createError('NOT_FOUND', '%s', 404)
+export const SnapshotInProgress = createError(
+  'SNAPSHOT_IN_PROGRESS',
+  'another snapshot is being taken: try again in a second',
+  409,
+)
+export const UnsupportedEncoding = createError(
+  'UNSUPPORTED_ENCODING',
+  'Content-Encoding %s is not supported: send gzip or none',
+  415,
+)
+export const InvalidGzip = createError('INVALID_GZIP', 'the body is not valid gzip: %s', 400)
+export const DatabaseUnavailable = createError(
+  'DATABASE_UNAVAILABLE',
+  'the database cannot be reached: try again later',
+  503,
+)
+export const ShuttingDown = createError(
+  'SHUTTING_DOWN',
+  'this replica is shutting down: send the request again, to another one',
+  503,
+)

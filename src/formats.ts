@@ -1,0 +1,15 @@
+// The string formats of the API: UUIDs and RFC 3339 times.
+
+/** A UUID in its one hyphenated form, of any version and either case. */
+export const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i
+
+const DATE_TIME =
+  /^(\d{4})-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])[Tt ](?:[01]\d|2[0-3]):[0-5]\d:(?:[0-5]\d|60)(?:\.\d+)?(?:[Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)$/
+
+/** Whether `text` is an RFC 3339 date-time; a leap second is taken at any minute. */
+export function isDateTime(text: string): boolean {
+  const match = DATE_TIME.exec(text)
+  if (!match) return false
+  const day = Number(match[3])
+  return day <= 28 || day <= new Date(Date.UTC(Number(match[1]), Number(match[2]), 0)).getUTCDate()
+}

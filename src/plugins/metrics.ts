@@ -1,0 +1,128 @@
+// The metrics: every one that the service exports stands here; the parts that count them get them from here.
+
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import fp from 'fastify-plugin'
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import { version } from '../version.js'
+
+export type Metrics = ReturnType<typeof createMetrics>
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    metrics: Metrics
+  }
+}
+
+export default fp(
+  async (app) => {
+    const metrics = createMetrics()
+    app.decorate('metrics', metrics)
+    app.addHook('onResponse', async (request: FastifyRequest, reply: FastifyReply) => {
+      metrics.httpRequestDuration.observe(
+        {
+          method: request.method,
+          route: request.routeOptions.url ?? 'unknown',
+          status_code: reply.statusCode,
+        },
+        reply.elapsedTime / 1000,
+      )
+    })
+  },
+  { name: 'metrics' },
+)
+
+function createMetrics() {
+  const registry = new Registry()
+  const registers = [registry]
+  collectDefaultMetrics({ register: registry })
+
+  const buildInfo = new Gauge({
+    registers,
+    name: 'boundary_usage_build_info',
+    help: 'Constant 1; the label is the version that runs.',
+    labelNames: ['version'],
+  })
+  buildInfo.set({ version }, 1)
+
+  return {
+    registry,
+    batches: new Counter({
+      registers,
+      name: 'boundary_usage_batches_total',
+      help: 'Batches of boundary logs received, by result; only accepted ones are counted.',
+      labelNames: ['result'],
+    }),
+    logs: new Counter({
+      registers,
+      name: 'boundary_usage_logs_total',
+      help: 'Boundary logs in accepted batches, by decision; skipped ones carry no resource this version knows.',
+      labelNames: ['decision'],
+    }),
+    flushes: new Counter({
+      registers,
+      name: 'boundary_usage_flushes_total',
+      help: 'Tries to flush, by result; duplicate: an earlier try had been applied and its answer lost.',
+      labelNames: ['result'],
+    }),
+    flushDuration: new Histogram({
+      registers,
+      name: 'boundary_usage_flush_duration_seconds',
+      help: 'Time that a try to flush took.',
+      buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
+    }),
+    flushLastSuccess: new Gauge({
+      registers,
+      name: 'boundary_usage_flush_last_success_timestamp_seconds',
+      help: 'Unix time of the last flush that was applied.',
+    }),
+    snapshots: new Counter({
+      registers,
+      name: 'boundary_usage_snapshots_total',
+      help: 'Tries to take a snapshot, by trigger and result; not_due: another replica had recorded the period.',
+      labelNames: ['trigger', 'result'],
+    }),
+    snapshotDuration: new Histogram({
+      registers,
+      name: 'boundary_usage_snapshot_duration_seconds',
+      help: 'Time that taking a snapshot took.',
+      buckets: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
+    }),
+    snapshotLastSuccess: new Gauge({
+      registers,
+      name: 'boundary_usage_snapshot_last_success_timestamp_seconds',
+      help: 'Unix time of the last snapshot that this replica took.',
+    }),
+    httpRequestDuration: new Histogram({
+      registers,
+      name: 'http_request_duration_seconds',
+      help: 'Time from the arrival of a request to the end of its answer.',
+      labelNames: ['method', 'route', 'status_code'],
+      buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
+    }),
+
+    /** A gauge that is read when it is scraped. */
+    gauge(name: string, help: string, read: () => number): void {
+      new Gauge({
+        registers,
+        name,
+        help,
+        collect() {
+          this.set(read())
+        },
+      })
+    },
+
+    /** As gauge(), with one label; `read` gives its values. */
+    gauges(name: string, help: string, label: string, read: () => Record<string, number>): void {
+      new Gauge({
+        registers,
+        name,
+        help,
+        labelNames: [label],
+        collect() {
+          for (const [value, reading] of Object.entries(read())) this.set({ [label]: value }, reading)
+        },
+      })
+    },
+  }
+}

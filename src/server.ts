@@ -1,0 +1,65 @@
+// Starts a replica: settings, app, listen; and closes it with grace.
+
+import closeWithGrace from 'close-with-grace'
+import type { FastifyInstance } from 'fastify'
+import { buildApp } from './app.js'
+import { type Config, ConfigError, isOpen, loadConfig } from './config.js'
+import { DirectoryInUseError } from './database/directory-lock.js'
+
+try {
+  await start(loadConfig())
+} catch (error) {
+  if (!(error instanceof ConfigError || error instanceof DirectoryInUseError)) throw error
+  process.stderr.write(`boundary-usage: ${error.message}\n`)
+  process.exit(1)
+}
+
+async function start(config: Config): Promise<void> {
+  const app = await buildApp(config)
+  const { close } = closeWithGrace(
+    { delay: config.SHUTDOWN_TIMEOUT_MS, logger: app.log },
+    async ({ err, signal }) => {
+      if (err) app.log.fatal({ err }, 'ending after an error that nothing caught')
+      else app.log.info({ signal }, 'shutting down')
+      await app.close()
+      if (!app.usage.isSettled) process.exit(1)
+    },
+  )
+
+  try {
+    await app.listen({ host: config.HOST, port: config.PORT })
+    await app.database.prepared
+  } catch (err) {
+    app.log.fatal({ err }, 'cannot start')
+    process.exitCode = 1
+    await close()
+    return
+  }
+  greet(app, config)
+}
+
+/** Tells a person who started this by hand what to do next. */
+function greet(app: FastifyInstance, config: Config): void {
+  if (!process.stdout.isTTY && !isOpen(config)) return
+  const address = app.server.address()
+  const port = typeof address === 'object' && address ? address.port : config.PORT
+  const url = `http://${config.HOST.includes(':') ? `[${config.HOST}]` : config.HOST}:${port}`
+  const token = (name: string) => (isOpen(config) ? '' : ` -H "Authorization: Bearer $${name}"`)
+  const batch = JSON.stringify({
+    workspace_id: '11111111-1111-4111-8111-111111111111',
+    owner_id: '22222222-2222-4222-8222-222222222222',
+    logs: [
+      { allowed: true, http_request: { method: 'GET', url: 'https://example.com/' } },
+      { allowed: false, http_request: { method: 'GET', url: 'https://example.org/' } },
+    ],
+  })
+  process.stdout.write(
+    [
+      `\nboundary-usage is ready at ${url}. Try:\n`,
+      `  curl${token('AGENT_TOKEN')} -H 'Content-Type: application/json' -d '${batch}' ${url}/boundary/logs`,
+      `  curl${token('ADMIN_TOKEN')} ${url}/telemetry/snapshot`,
+      `  curl${token('ADMIN_TOKEN')} -X POST ${url}/telemetry/snapshot`,
+      `\nThe API is at ${url}/docs, the metrics are at ${url}/metrics.\n\n`,
+    ].join('\n'),
+  )
+}
