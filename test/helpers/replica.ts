@@ -1,0 +1,63 @@
+// A replica under test: the whole service in this process, listening on a port of its own.
+
+import { randomUUID } from 'node:crypto'
+import type { FastifyInstance } from 'fastify'
+import type { Test } from 'tap'
+import { buildApp } from '../../src/app.js'
+import { parseConfig } from '../../src/config.js'
+
+export interface Replica {
+  app: FastifyInstance
+  url: string
+  /** POSTs a batch; `body` fields override a valid one's. */
+  send(body?: Record<string, unknown>, headers?: Record<string, string>): Promise<Response>
+  get(path: string, headers?: Record<string, string>): Promise<Response>
+  post(path: string, headers?: Record<string, string>): Promise<Response>
+}
+
+/** Starts one on `databaseUrl`; it flushes and takes snapshots only when told to, unless `env` says otherwise. */
+export async function startReplica(
+  t: Test,
+  databaseUrl: string,
+  env: Record<string, string> = {},
+): Promise<Replica> {
+  const app = await buildApp(
+    parseConfig({
+      DATABASE_URL: databaseUrl,
+      PORT: '0',
+      LOG_LEVEL: 'silent',
+      FLUSH_INTERVAL_MS: '3600000',
+      SNAPSHOT_INTERVAL_MS: '0',
+      REPLICA_NAME: 'test',
+      ...env,
+    }),
+  )
+  t.teardown(() => app.close())
+  const url = await app.listen({ host: '127.0.0.1', port: 0 })
+  await app.database.prepared
+  return {
+    app,
+    url,
+    send: (body, headers) =>
+      fetch(`${url}/boundary/logs`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json', ...headers },
+        body: JSON.stringify(batch(body)),
+      }),
+    get: (path, headers) => fetch(url + path, headers ? { headers } : {}),
+    post: (path, headers) => fetch(url + path, { method: 'POST', ...(headers && { headers }) }),
+  }
+}
+
+export const allowedLog = { allowed: true, http_request: { method: 'GET', url: 'https://example.com/' } }
+export const deniedLog = { allowed: false, http_request: { method: 'GET', url: 'https://example.org/' } }
+
+/** A valid batch of one allowed log, from ids that nobody else has. */
+export function batch(fields: Record<string, unknown> = {}): Record<string, unknown> {
+  return { workspace_id: randomUUID(), owner_id: randomUUID(), logs: [allowedLog], ...fields }
+}
+
+/** `allowed` and `denied` logs of each kind. */
+export function logs(allowed: number, denied: number): unknown[] {
+  return [...Array(allowed).fill(allowedLog), ...Array(denied).fill(deniedLog)]
+}
