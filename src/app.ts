@@ -1,14 +1,14 @@
 // buildApp(): every plugin and route of the service, in the order in which to read them.
 
-import swagger from '@fastify/swagger'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import Fastify, { type FastifyInstance, LogController } from 'fastify'
 import type { Config } from './config.js'
+import { addFormats } from './formats.js'
 import auth from './plugins/auth.js'
 import database from './plugins/database.js'
 import errors from './plugins/errors.js'
 import metrics from './plugins/metrics.js'
-import { openapi } from './plugins/openapi.js'
+import openapi from './plugins/openapi.js'
 import shutdown from './plugins/shutdown.js'
 import telemetryPlugin from './plugins/telemetry.js'
 import usage from './plugins/usage.js'
@@ -29,6 +29,7 @@ export async function buildApp(config: Config): Promise<FastifyInstance> {
     logger: { level: config.LOG_LEVEL },
     // One line for each batch would cost more than the batch; errors have theirs.
     logController: new LogController({ disableRequestLogging: true }),
+    ajv: { onCreate: addFormats },
     trustProxy: config.TRUST_PROXY,
     bodyLimit: config.BODY_LIMIT_BYTES,
     requestTimeout: config.REQUEST_TIMEOUT_MS,
@@ -53,7 +54,7 @@ export async function buildApp(config: Config): Promise<FastifyInstance> {
   await app.register(usage, { config })
   await app.register(telemetryPlugin, { config })
 
-  await app.register(swagger, openapi)
+  await app.register(openapi)
   await app.register(boundaryLogs, { config })
   await app.register(telemetry)
   await app.register(health)

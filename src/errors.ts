@@ -2,6 +2,9 @@
 
 import createError from '@fastify/error'
 
+/** The statuses that pass by themselves: they carry Retry-After, in seconds. */
+export const RETRIABLE: ReadonlySet<number> = new Set([409, 429, 503])
+
 export const Unauthorized = createError(
   'UNAUTHORIZED',
   'no valid credentials: send "Authorization: Bearer <token>" with a token or JWT of this service (%s)',

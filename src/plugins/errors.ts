@@ -4,10 +4,9 @@ import { STATUS_CODES } from 'node:http'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { DatabaseUnavailableError } from '../database/client.js'
-import { DatabaseUnavailable, NotFound } from '../errors.js'
+import { DatabaseUnavailable, NotFound, RETRIABLE } from '../errors.js'
 
 const RETRY_AFTER_S = 1
-const RETRIABLE = new Set([409, 429, 503])
 
 export default fp(
   async (app) => {

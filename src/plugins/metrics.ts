@@ -5,6 +5,19 @@ import fp from 'fastify-plugin'
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 import { version } from '../version.js'
 
+/** What can become of a batch: accepted, or why not. */
+export const BATCH_RESULTS = [
+  'accepted',
+  'invalid',
+  'unauthorized',
+  'forbidden',
+  'too_large',
+  'unsupported',
+  'rate_limited',
+  'unavailable',
+  'failed',
+] as const
+
 export type Metrics = ReturnType<typeof createMetrics>
 
 declare module 'fastify' {
@@ -44,26 +57,38 @@ function createMetrics() {
   })
   buildInfo.set({ version }, 1)
 
+  /** A counter whose series all exist from the start, so that their first increase is seen. */
+  function counter<L extends string>(
+    name: string,
+    help: string,
+    label: L,
+    values: readonly string[],
+  ): Counter<L> {
+    const made = new Counter({ registers, name, help, labelNames: [label] })
+    for (const value of values) made.inc({ [label]: value } as Record<L, string>, 0)
+    return made
+  }
+
   return {
     registry,
-    batches: new Counter({
-      registers,
-      name: 'boundary_usage_batches_total',
-      help: 'Batches of boundary logs received, by result; only accepted ones are counted.',
-      labelNames: ['result'],
-    }),
-    logs: new Counter({
-      registers,
-      name: 'boundary_usage_logs_total',
-      help: 'Boundary logs in accepted batches, by decision; skipped ones carry no resource this version knows.',
-      labelNames: ['decision'],
-    }),
-    flushes: new Counter({
-      registers,
-      name: 'boundary_usage_flushes_total',
-      help: 'Tries to flush, by result; duplicate: an earlier try had been applied and its answer lost.',
-      labelNames: ['result'],
-    }),
+    batches: counter(
+      'boundary_usage_batches_total',
+      'Batches of boundary logs received, by result; only accepted ones are counted.',
+      'result',
+      BATCH_RESULTS,
+    ),
+    logs: counter(
+      'boundary_usage_logs_total',
+      'Boundary logs in accepted batches, by decision; skipped ones carry no resource this version knows.',
+      'decision',
+      ['allow', 'deny', 'skipped'],
+    ),
+    flushes: counter(
+      'boundary_usage_flushes_total',
+      'Tries to flush, by result; duplicate: an earlier try had been applied and its answer lost.',
+      'result',
+      ['applied', 'duplicate', 'failed'],
+    ),
     flushDuration: new Histogram({
       registers,
       name: 'boundary_usage_flush_duration_seconds',

@@ -1,9 +1,10 @@
-// What the OpenAPI document says besides the routes: title, tags, security schemes, names of the components.
+// Gathers the routes that come after it into the OpenAPI document, and says what they do not say themselves.
 
-import type { SwaggerOptions } from '@fastify/swagger'
+import swagger, { type SwaggerOptions } from '@fastify/swagger'
+import fp from 'fastify-plugin'
 import { version } from '../version.js'
 
-export const openapi: SwaggerOptions = {
+const options: SwaggerOptions = {
   openapi: {
     openapi: '3.1.0',
     info: {
@@ -19,6 +20,7 @@ export const openapi: SwaggerOptions = {
       { name: 'agent', description: 'For the boundaries in the workspaces.' },
       { name: 'admin', description: 'For whoever reads the counts.' },
       { name: 'probe', description: 'For Prometheus and Kubernetes.' },
+      { name: 'docs', description: 'For people and code generators.' },
     ],
     components: {
       securitySchemes: {
@@ -37,3 +39,10 @@ export const openapi: SwaggerOptions = {
       typeof json.$id === 'string' ? json.$id : `Schema${i}`,
   },
 }
+
+export default fp(
+  async (app) => {
+    await app.register(swagger, options)
+  },
+  { name: 'openapi' },
+)

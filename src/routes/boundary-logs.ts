@@ -8,14 +8,15 @@ import { Ajv } from 'ajv'
 import type { FastifyRequest, RequestPayload } from 'fastify'
 import type { Config } from '../config.js'
 import { Forbidden, InvalidBody, InvalidGzip, UnsupportedEncoding } from '../errors.js'
-import { isDateTime, UUID } from '../formats.js'
+import { addFormats } from '../formats.js'
 import type { Identity } from '../plugins/auth.js'
+import type { BATCH_RESULTS } from '../plugins/metrics.js'
 import { AcceptedSchema, BatchSchema, ref, responses } from './schemas.js'
 
 type Batch = Static<typeof BatchSchema>
 
 /** The value of `result` in boundary_usage_batches_total, by status. */
-const RESULTS: Record<number, string> = {
+const RESULTS: Record<number, (typeof BATCH_RESULTS)[number]> = {
   202: 'accepted',
   400: 'invalid',
   401: 'unauthorized',
@@ -46,8 +47,8 @@ export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config }> = async
     })
   }
 
-  // Strict, unlike Fastify's own: "true" is no boolean, and ids in the form that other libraries call a URN are none.
-  const validateBatch = new Ajv({ formats: { uuid: UUID, 'date-time': isDateTime } }).compile(BatchSchema)
+  // Without the coercion of Fastify's own validator: "true" is no boolean here.
+  const validateBatch = addFormats(new Ajv()).compile(BatchSchema)
 
   app.route({
     method: 'POST',
@@ -67,7 +68,7 @@ export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config }> = async
       response: responses(202, ref(AcceptedSchema), 'Counted.', 400, 401, 403, 408, 413, 415, 429, 503),
     },
     onResponse: async (_request, reply) => {
-      metrics.batches.inc({ result: RESULTS[reply.statusCode] ?? 'error' })
+      metrics.batches.inc({ result: RESULTS[reply.statusCode] ?? 'failed' })
     },
     handler: async (request, reply) => {
       const { workspaceId, ownerId } = whose(request.body, request.identity)

@@ -6,5 +6,17 @@ import type { FastifyPluginAsync } from 'fastify'
 export const docs: FastifyPluginAsync = async (app) => {
   await app.register(swaggerUi, { routePrefix: '/docs', staticCSP: true })
 
-  app.get('/openapi.json', { schema: { hide: true } }, async () => app.swagger())
+  app.get(
+    '/openapi.json',
+    {
+      schema: {
+        operationId: 'getOpenApi',
+        summary: 'This document',
+        tags: ['docs'],
+        security: [],
+        response: { 200: { type: 'object', additionalProperties: true, description: 'OpenAPI 3.1.' } },
+      },
+    },
+    async () => app.swagger(),
+  )
 }

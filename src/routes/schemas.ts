@@ -1,6 +1,7 @@
 // The shapes of the API, each named once: validator, type, serializer and OpenAPI component.
 
 import { type Static, type TSchema, Type } from '@sinclair/typebox'
+import { RETRIABLE } from '../errors.js'
 
 const id = (description: string) =>
   Type.String({ format: 'uuid', description, examples: ['0b5e9a1c-6a43-4d0c-8a35-0f2f4f1f7a10'] })
@@ -153,6 +154,10 @@ const REFUSALS = {
   503: 'Overloaded, shutting down, or the database is away. Retry-After says when to try again.',
 } as const
 
+const RETRY_AFTER = {
+  'Retry-After': { type: 'integer', description: 'Seconds to wait before trying again.' },
+}
+
 /** The responses of a route: its answer and its refusals, described. */
 export function responses<S extends TSchema, N extends 200 | 202>(
   status: N,
@@ -160,6 +165,13 @@ export function responses<S extends TSchema, N extends 200 | 202>(
   description: string,
   ...refusals: (keyof typeof REFUSALS)[]
 ): Record<N, S> & { [code: number]: TSchema } {
-  const entries = refusals.map((code) => [code, { ...ref(ErrorSchema), description: REFUSALS[code] }])
+  const entries = refusals.map((code) => [
+    code,
+    {
+      ...ref(ErrorSchema),
+      description: REFUSALS[code],
+      ...(RETRIABLE.has(code) && { headers: RETRY_AFTER }),
+    },
+  ])
   return { [status]: { ...schema, description }, ...Object.fromEntries(entries) }
 }

@@ -35,3 +35,12 @@ export async function testDatabase(t: Test, options: { empty?: boolean } = {}): 
   })
   return { url, sql, database }
 }
+
+/** Resolves when a statement in that database waits for a lock. */
+export async function untilBlocked(sql: postgres.Sql): Promise<void> {
+  for (;;) {
+    const [blocked] = await sql`select count(*)::int as n from pg_stat_activity
+      where datname = current_database() and wait_event_type = 'Lock'`
+    if (blocked?.n > 0) return
+  }
+}

@@ -61,3 +61,19 @@ export function batch(fields: Record<string, unknown> = {}): Record<string, unkn
 export function logs(allowed: number, denied: number): unknown[] {
   return [...Array(allowed).fill(allowedLog), ...Array(denied).fill(deniedLog)]
 }
+
+/** A snapshot in an answer. */
+export interface SnapshotJson {
+  id: string
+  period_start: string
+  period_end: string
+  unique_workspaces: number
+  unique_users: number
+  allowed_requests: number
+  denied_requests: number
+}
+
+/** The body of an answer that is known to be of that shape. */
+export async function json<T = SnapshotJson>(response: Promise<Response>): Promise<T> {
+  return (await (await response).json()) as T
+}

@@ -5,7 +5,7 @@ import t from 'tap'
 import { takeSnapshot } from '../../src/telemetry/snapshot.js'
 import { applyFlush, registerReplica } from '../../src/usage/flush.js'
 import { type FlushBatch, Tracker } from '../../src/usage/tracker.js'
-import { testDatabase } from '../helpers/database.js'
+import { testDatabase, untilBlocked } from '../helpers/database.js'
 
 const fresh = () => ({ replicaId: randomUUID(), name: 'test', version: '0.0.0' })
 
@@ -137,14 +137,6 @@ t.test("a flush that meets a snapshot's uncommitted delete opens a new period", 
   const [row] =
     await sql`select unique_workspaces_count, allowed_requests, first_flush_seq from boundary_usage_stats`
   t.strictSame({ ...row }, { unique_workspaces_count: '1', allowed_requests: '10', first_flush_seq: '2' })
-
-  async function untilBlocked(on: typeof sql): Promise<void> {
-    for (;;) {
-      const [blocked] = await on`select count(*)::int as n from pg_stat_activity
-        where datname = current_database() and wait_event_type = 'Lock'`
-      if (blocked?.n > 0) return
-    }
-  }
 })
 
 t.test(

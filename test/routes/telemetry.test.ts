@@ -1,0 +1,141 @@
+// /telemetry as an admin meets it.
+
+import { randomUUID } from 'node:crypto'
+import t from 'tap'
+import { lockKeys } from '../../src/database/locks.js'
+import { startProxy } from '../faults/proxy.js'
+import { testDatabase } from '../helpers/database.js'
+import { json, logs, type SnapshotJson, startReplica } from '../helpers/replica.js'
+
+t.test('a preview flushes this replica first, resets nothing and has no id', async (t) => {
+  const { url } = await testDatabase(t)
+  const replica = await startReplica(t, url)
+  await replica.send({ logs: logs(6, 4) })
+  for (let n = 0; n < 2; n++) {
+    const response = await replica.get('/telemetry/snapshot')
+    t.equal(response.status, 200)
+    t.match(await response.json(), {
+      id: null,
+      trigger: 'manual',
+      reported_by: replica.app.usage.replica.replicaId,
+      replicas: 1,
+      unique_workspaces: 1,
+      unique_users: 1,
+      unique_workspaces_summed: 1,
+      unique_users_summed: 1,
+      allowed_requests: 6,
+      denied_requests: 4,
+    })
+  }
+})
+
+t.test('a snapshot is answered as the history shows it, by list and by id', async (t) => {
+  const { url } = await testDatabase(t)
+  const replica = await startReplica(t, url)
+  await replica.send({ logs: logs(6, 4) })
+  const taken = await json(replica.post('/telemetry/snapshot'))
+  t.match(taken, { id: /^[0-9a-f-]{36}$/, allowed_requests: 6, denied_requests: 4 })
+  t.strictSame(await (await replica.get('/telemetry/snapshots')).json(), { snapshots: [taken], next: null })
+  t.strictSame(await (await replica.get(`/telemetry/snapshots/${taken.id}`)).json(), taken)
+  t.strictSame(
+    await (await replica.get(`/telemetry/snapshots/${taken.id.toUpperCase()}`)).json(),
+    taken,
+    'ids are the same in either case',
+  )
+})
+
+t.test('the history is paged, newest first, without gaps or repeats', async (t) => {
+  const { url } = await testDatabase(t)
+  const replica = await startReplica(t, url)
+  const ids: string[] = []
+  for (let n = 0; n < 5; n++) ids.unshift((await json(replica.post('/telemetry/snapshot'))).id)
+  const seen: string[] = []
+  let pages = 0
+  for (let before = ''; ; ) {
+    const page = await json<{ snapshots: SnapshotJson[]; next: string | null }>(
+      replica.get(`/telemetry/snapshots?limit=2${before && `&before=${before}`}`),
+    )
+    seen.push(...page.snapshots.map((snapshot) => snapshot.id))
+    pages++
+    if (page.next === null) break
+    before = page.next
+  }
+  t.strictSame(seen, ids)
+  t.equal(pages, 3)
+})
+
+t.test('a bad query or id is 400 and says what to change, an unknown one is 404', async (t) => {
+  const { url } = await testDatabase(t)
+  const replica = await startReplica(t, url)
+  for (const [path, message] of [
+    ['/telemetry/snapshots?limit=0', /querystring\/limit must be >= 1/],
+    ['/telemetry/snapshots?limit=1001', /querystring\/limit must be <= 1000/],
+    ['/telemetry/snapshots?limit=x', /querystring\/limit must be integer/],
+    ['/telemetry/snapshots?before=yesterday', /querystring\/before must match format "date-time"/],
+    ['/telemetry/snapshots/17', /params\/id must match format "uuid"/],
+    [
+      '/telemetry/snapshots/urn:uuid:0b5e9a1c-6a43-4d0c-8a35-0f2f4f1f7a10',
+      /params\/id must match format "uuid"/,
+    ],
+  ] as const) {
+    const response = await replica.get(path)
+    t.equal(response.status, 400, path)
+    t.match(await response.json(), { statusCode: 400, error: 'Bad Request', message })
+  }
+  const response = await replica.get(`/telemetry/snapshots/${randomUUID()}`)
+  t.equal(response.status, 404)
+  t.match(await response.json(), { statusCode: 404, code: 'NOT_FOUND' })
+})
+
+t.test('while another snapshot is being taken the answer is 409 with Retry-After', async (t) => {
+  const { url, sql } = await testDatabase(t)
+  const replica = await startReplica(t, url)
+  await sql.begin(async (tx) => {
+    await tx`select pg_advisory_xact_lock(${String(lockKeys.snapshot)}::bigint)`
+    const response = await replica.post('/telemetry/snapshot')
+    t.equal(response.status, 409)
+    t.equal(response.headers.get('retry-after'), '1')
+    t.match(await response.json(), { statusCode: 409, code: 'SNAPSHOT_IN_PROGRESS' })
+  })
+  t.equal((await replica.post('/telemetry/snapshot')).status, 200)
+})
+
+t.test('replicas are listed with name, version, start and last flush', async (t) => {
+  const { url } = await testDatabase(t)
+  const first = await startReplica(t, url, { REPLICA_NAME: 'first' })
+  const second = await startReplica(t, url, { REPLICA_NAME: 'second' })
+  await second.send()
+  await second.app.usage.flush()
+  const { replicas } = await json<{ replicas: unknown[] }>(first.get('/telemetry/replicas'))
+  const { replicaId, version } = first.app.usage.replica
+  t.match(replicas, [
+    { replica_id: replicaId, name: 'first', version, started_at: /Z$/, last_flush_at: null },
+    { replica_id: second.app.usage.replica.replicaId, name: 'second', last_flush_at: /Z$/ },
+  ])
+})
+
+t.test('with the database away every endpoint answers 503 with Retry-After', async (t) => {
+  const { url } = await testDatabase(t)
+  const proxy = await startProxy(t, Number(new URL(url).port))
+  const replica = await startReplica(t, proxy.through(url))
+  await replica.send({ logs: logs(2, 1) })
+  proxy.setAway(true)
+  for (const ask of [
+    () => replica.get('/telemetry/snapshot'),
+    () => replica.post('/telemetry/snapshot'),
+    () => replica.get('/telemetry/snapshots'),
+    () => replica.get(`/telemetry/snapshots/${randomUUID()}`),
+    () => replica.get('/telemetry/replicas'),
+  ]) {
+    const response = await ask()
+    t.equal(response.status, 503)
+    t.equal(response.headers.get('retry-after'), '1')
+    t.match(await response.json(), { statusCode: 503, code: 'DATABASE_UNAVAILABLE' })
+  }
+  t.equal((await replica.send({ logs: logs(1, 0) })).status, 202, 'while ingest goes on')
+  proxy.setAway(false)
+  t.match(await (await replica.post('/telemetry/snapshot')).json(), {
+    allowed_requests: 3,
+    denied_requests: 1,
+  })
+})
