@@ -8,7 +8,11 @@ const file = new URL('openapi.json', import.meta.url)
 
 // Nothing is sent to the database: the routes alone are wanted.
 const app = await buildApp(
-  parseConfig({ DATABASE_URL: 'postgres://127.0.0.1:1/none', LOG_LEVEL: 'silent', SNAPSHOT_INTERVAL_MS: '0' }),
+  parseConfig({
+    DATABASE_URL: 'postgres://127.0.0.1:1/none',
+    LOG_LEVEL: 'silent',
+    SNAPSHOT_INTERVAL_MS: '0',
+  }),
 )
 await app.ready()
 const generated = `${JSON.stringify(app.swagger(), null, 2)}\n`
