@@ -1,0 +1,216 @@
+// Who may do what: tokens of two roles, agents' JWTs, and what each may not do.
+
+import { createHmac, generateKeyPairSync, type KeyObject, randomUUID, sign } from 'node:crypto'
+import t, { type Test } from 'tap'
+import { testDatabase } from '../helpers/database.js'
+import { batch, json, type Replica, startReplica } from '../helpers/replica.js'
+
+const AGENT = 'agent-token-agent-token-1'
+const AGENT_2 = 'agent-token-agent-token-2'
+const ADMIN = 'admin-token-admin-token-1'
+const ADMIN_2 = 'admin-token-admin-token-2'
+const METRICS = 'metrics-token-metrics-token'
+const tokens = { AGENT_TOKENS: `${AGENT}, ${AGENT_2}`, ADMIN_TOKENS: `${ADMIN},${ADMIN_2}` }
+
+const bearer = (token: string) => ({ authorization: `Bearer ${token}` })
+
+async function refused(t: Test, response: Response, status: number, message: RegExp): Promise<void> {
+  t.equal(response.status, status, String(message))
+  t.match(await response.json(), { statusCode: status, code: /^[A-Z_]+$/, message })
+  t.equal(response.headers.get('www-authenticate'), status === 401 ? 'Bearer' : null)
+}
+
+async function start(t: Test, env: Record<string, string>): Promise<Replica> {
+  const { url } = await testDatabase(t)
+  return startReplica(t, url, env)
+}
+
+const adminRoutes: ((replica: Replica, headers: Record<string, string>) => Promise<Response>)[] = [
+  (replica, headers) => replica.get('/telemetry/snapshot', headers),
+  (replica, headers) => replica.post('/telemetry/snapshot', headers),
+  (replica, headers) => replica.get('/telemetry/snapshots', headers),
+  (replica, headers) => replica.get('/telemetry/replicas', headers),
+]
+
+t.test('without tokens the service is open', async (t) => {
+  const replica = await start(t, {})
+  t.equal((await replica.send()).status, 202)
+  for (const ask of adminRoutes) t.equal((await ask(replica, {})).status, 200)
+})
+
+t.test('any token of a role lets that role pass, and no other', async (t) => {
+  const replica = await start(t, tokens)
+  for (const token of [AGENT, AGENT_2]) {
+    t.equal((await replica.send({}, bearer(token))).status, 202)
+    for (const ask of adminRoutes)
+      await refused(t, await ask(replica, bearer(token)), 403, /not one of an admin/)
+  }
+  for (const token of [ADMIN, ADMIN_2]) {
+    for (const ask of adminRoutes) t.equal((await ask(replica, bearer(token))).status, 200)
+    await refused(t, await replica.send({}, bearer(token)), 403, /not one of an agent/)
+  }
+  t.equal(
+    (await replica.send({}, { authorization: `bearer  ${AGENT} ` })).status,
+    202,
+    'the scheme in either case',
+  )
+})
+
+t.test('no token or an unknown one is 401 and counts nothing', async (t) => {
+  const replica = await start(t, tokens)
+  for (const headers of [
+    {},
+    { authorization: AGENT },
+    { authorization: `Basic ${AGENT}` },
+    { authorization: 'Bearer ' },
+    bearer(`${AGENT}x`),
+    bearer(AGENT.slice(0, -1)),
+    bearer(`${AGENT}, ${AGENT_2}`),
+    bearer('a.b.c'),
+  ]) {
+    await refused(t, await replica.send({}, headers), 401, /Authorization: Bearer/)
+    for (const ask of adminRoutes) await refused(t, await ask(replica, headers), 401, /Authorization: Bearer/)
+  }
+  t.strictSame(replica.app.usage.tracker.unflushed, { allowed: 0, denied: 0 })
+})
+
+t.test('/metrics wants its own token where one is set; the probes are open', async (t) => {
+  const replica = await start(t, { ...tokens, METRICS_TOKEN: METRICS })
+  for (const token of ['', AGENT, ADMIN])
+    await refused(t, await replica.get('/metrics', bearer(token)), 401, /Authorization: Bearer/)
+  t.equal((await replica.get('/metrics', bearer(METRICS))).status, 200)
+  for (const path of ['/-/healthy', '/-/ready', '/openapi.json'])
+    t.equal((await replica.get(path)).status, 200, path)
+})
+
+type Signer = (data: string) => Buffer
+interface Scheme {
+  algorithm: string
+  key: string
+  signer: Signer
+}
+
+const pem = (key: KeyObject) => key.export({ type: 'spki', format: 'pem' }).toString()
+const secret = 'a secret of more than thirty-two characters'
+const rsa = generateKeyPairSync('rsa', { modulusLength: 2048 })
+const ec = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+const ed = generateKeyPairSync('ed25519')
+
+const hmac =
+  (key: string): Signer =>
+  (data) =>
+    createHmac('sha256', key).update(data).digest()
+
+const schemes: Scheme[] = [
+  { algorithm: 'HS256', key: secret, signer: hmac(secret) },
+  {
+    algorithm: 'RS256',
+    key: pem(rsa.publicKey),
+    signer: (data) => sign('sha256', Buffer.from(data), rsa.privateKey),
+  },
+  {
+    algorithm: 'ES256',
+    key: pem(ec.publicKey),
+    signer: (data) => sign('sha256', Buffer.from(data), { key: ec.privateKey, dsaEncoding: 'ieee-p1363' }),
+  },
+  {
+    algorithm: 'EdDSA',
+    key: pem(ed.publicKey),
+    signer: (data) => sign(null, Buffer.from(data), ed.privateKey),
+  },
+]
+
+/** A JWT signed by `signer`, whatever its header says. */
+function jwt(algorithm: string, signer: Signer, claims: Record<string, unknown>): string {
+  const part = (value: unknown) => Buffer.from(JSON.stringify(value)).toString('base64url')
+  const data = `${part({ alg: algorithm, typ: 'JWT' })}.${part(claims)}`
+  return `${data}.${signer(data).toString('base64url')}`
+}
+
+const now = () => Math.floor(Date.now() / 1000)
+
+for (const { algorithm, key, signer } of schemes)
+  t.test(`${algorithm}: a JWT says for whom a batch counts`, async (t) => {
+    // The key as one line of an env file holds it.
+    const env = {
+      AGENT_JWT_KEY: key.trim().replaceAll('\n', '\\n'),
+      AGENT_JWT_ALGORITHM: algorithm,
+      ADMIN_TOKENS: ADMIN,
+    }
+    const replica = await start(t, env)
+    const ids = { workspace_id: randomUUID(), owner_id: randomUUID() }
+    const claims = { ...ids, exp: now() + 600 }
+    const headers = bearer(jwt(algorithm, signer, claims))
+
+    for (const body of [
+      { workspace_id: undefined, owner_id: undefined },
+      ids,
+      { workspace_id: ids.workspace_id.toUpperCase(), owner_id: undefined },
+    ])
+      t.equal((await replica.send(body, headers)).status, 202)
+    t.match(await json(replica.get('/telemetry/snapshot', bearer(ADMIN))), {
+      unique_workspaces: 1,
+      unique_users: 1,
+      allowed_requests: 3,
+    })
+    const { unflushed } = replica.app.usage.tracker
+    await refused(
+      t,
+      await replica.send({ ...ids, workspace_id: randomUUID() }, headers),
+      403,
+      /body\/workspace_id/,
+    )
+    await refused(t, await replica.send({ ...ids, owner_id: randomUUID() }, headers), 403, /body\/owner_id/)
+    for (const ask of adminRoutes) await refused(t, await ask(replica, headers), 403, /use an admin's token/)
+
+    for (const [claimed, status, message] of [
+      [{ ...claims, exp: now() - 1 }, 401, /expired/],
+      [{ ...claims, nbf: now() + 600 }, 401, /active|before/],
+      [{ owner_id: ids.owner_id }, 403, /claims workspace_id and owner_id/],
+      [{ ...ids, owner_id: 17 }, 403, /claims workspace_id and owner_id/],
+      [{ ...ids, workspace_id: 'mine' }, 403, /claims workspace_id and owner_id/],
+    ] as const)
+      await refused(t, await replica.send({}, bearer(jwt(algorithm, signer, claimed))), status, message)
+
+    const other = algorithm === 'HS256' ? 'RS256' : 'HS256'
+    for (const forged of [
+      jwt(algorithm, (data) => signer(`${data}x`), claims),
+      jwt('none', () => Buffer.alloc(0), claims),
+      jwt(other, hmac(key), claims), // the public key taken for a secret
+      jwt(algorithm, hmac('another secret of thirty-two characters'), claims),
+      'a.b.c',
+    ])
+      await refused(t, await replica.send({}, bearer(forged)), 401, /Authorization: Bearer/)
+    t.strictSame(replica.app.usage.tracker.unflushed, unflushed, 'and nothing was counted')
+  })
+
+t.test('tokens and JWTs of agents may be used side by side', async (t) => {
+  const replica = await start(t, { ...tokens, AGENT_JWT_KEY: secret, AGENT_JWT_ALGORITHM: 'HS256' })
+  const claims = { workspace_id: randomUUID(), owner_id: randomUUID() }
+  t.equal((await replica.send({}, bearer(AGENT))).status, 202)
+  t.equal(
+    (
+      await replica.send(
+        { workspace_id: undefined, owner_id: undefined },
+        bearer(jwt('HS256', hmac(secret), claims)),
+      )
+    ).status,
+    202,
+  )
+  await refused(
+    t,
+    await replica.send({ workspace_id: undefined }, bearer(AGENT)),
+    400,
+    /must have required property 'workspace_id'/,
+  )
+})
+
+t.test('credentials are checked before the body is read', async (t) => {
+  const replica = await start(t, tokens)
+  const response = await fetch(`${replica.url}/boundary/logs`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify(batch()).slice(1),
+  })
+  await refused(t, response, 401, /no bearer token/)
+})

@@ -1,0 +1,349 @@
+// Everything an agent can get wrong: refused with a message that says what to change, and nothing counted.
+
+import { randomUUID } from 'node:crypto'
+import { gzipSync } from 'node:zlib'
+import t, { type Test } from 'tap'
+import { testDatabase } from '../helpers/database.js'
+import { exchange, head } from '../helpers/raw.js'
+import { allowedLog, batch, json, logs, type Replica, startReplica } from '../helpers/replica.js'
+
+/** Runs `test` against a replica that has counted one batch, then checks that it is still all, and that it still serves. */
+async function countsNothing(
+  t: Test,
+  test: (replica: Replica) => Promise<void>,
+  env: Record<string, string> = {},
+): Promise<void> {
+  const { url } = await testDatabase(t)
+  const replica = await startReplica(t, url, env)
+  await replica.send({ logs: logs(7, 5) })
+  const { tracker } = replica.app.usage
+  const before = { ...tracker.unflushed, ...tracker.tracked }
+  await test(replica)
+  t.strictSame({ ...tracker.unflushed, ...tracker.tracked }, before, 'the counts did not move')
+  t.match(await json(replica.get('/telemetry/snapshot')), {
+    unique_workspaces: 1,
+    unique_users: 1,
+    allowed_requests: 7,
+    denied_requests: 5,
+  })
+  t.equal((await replica.send()).status, 202, 'and it goes on serving')
+}
+
+async function refused(t: Test, response: Response, status: number, message: RegExp): Promise<void> {
+  t.equal(response.status, status, String(message))
+  t.match(await response.json(), { statusCode: status, code: /^[A-Z_]+$/, error: /\w/, message })
+}
+
+function post(
+  replica: Replica,
+  body: NonNullable<RequestInit['body']>,
+  headers: Record<string, string> = {},
+): Promise<Response> {
+  return fetch(`${replica.url}/boundary/logs`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json', ...headers },
+    body,
+    ...(body instanceof ReadableStream && { duplex: 'half' }),
+  })
+}
+
+t.test('wrong types and values at every field', async (t) => {
+  const log = (fields: Record<string, unknown>) => ({
+    logs: [allowedLog, allowedLog, { ...allowedLog, ...fields }],
+  })
+  const request = (fields: Record<string, unknown>) =>
+    log({ http_request: { ...allowedLog.http_request, ...fields } })
+  const id = randomUUID()
+  const faults: [Record<string, unknown>, RegExp][] = [
+    [{ workspace_id: undefined }, /body must have required property 'workspace_id'/],
+    [{ owner_id: undefined }, /body must have required property 'owner_id'/],
+    [{ logs: undefined }, /body must have required property 'logs'/],
+    ...['workspace_id', 'owner_id', 'session_id'].flatMap((field): [Record<string, unknown>, RegExp][] => [
+      ...[null, 17, true, [id], {}].map((value): [Record<string, unknown>, RegExp] => [
+        { [field]: value },
+        new RegExp(`body/${field} must be string`),
+      ]),
+      ...[
+        '',
+        'agent',
+        id.slice(1),
+        `${id}0`,
+        `{${id}}`,
+        `urn:uuid:${id}`,
+        id.replaceAll('-', ''),
+        ` ${id}`,
+        `${id}\n`,
+      ].map((value): [Record<string, unknown>, RegExp] => [
+        { [field]: value },
+        new RegExp(`body/${field} must match format "uuid"`),
+      ]),
+    ]),
+    [{ confined_process_name: 17 }, /body\/confined_process_name must be string/],
+    ...[null, 17, 'none', {}, true].map((value): [Record<string, unknown>, RegExp] => [
+      { logs: value },
+      /body\/logs must be array/,
+    ]),
+    ...[null, 17, 'log', true, []].map((value): [Record<string, unknown>, RegExp] => [
+      { logs: [allowedLog, value] },
+      /body\/logs\/1 must be object/,
+    ]),
+    [
+      { logs: [{ http_request: allowedLog.http_request }] },
+      /body\/logs\/0 must have required property 'allowed'/,
+    ],
+    ...[null, 'true', 1, 0, [], {}].map((value): [Record<string, unknown>, RegExp] => [
+      log({ allowed: value }),
+      /body\/logs\/2\/allowed must be boolean/,
+    ]),
+    ...[null, '17', 1.5, true, [], {}].map((value): [Record<string, unknown>, RegExp] => [
+      log({ sequence_number: value }),
+      /body\/logs\/2\/sequence_number must be integer/,
+    ]),
+    ...[null, 17, true, []].map((value): [Record<string, unknown>, RegExp] => [
+      log({ time: value }),
+      /body\/logs\/2\/time must be string/,
+    ]),
+    ...[null, 17, 'GET', []].map((value): [Record<string, unknown>, RegExp] => [
+      log({ http_request: value }),
+      /body\/logs\/2\/http_request must be object/,
+    ]),
+    [log({ http_request: {} }), /body\/logs\/2\/http_request must have required property 'method'/],
+    ...['method', 'url', 'matched_rule'].flatMap((field) =>
+      [null, 17, true, [], {}].map((value): [Record<string, unknown>, RegExp] => [
+        request({ [field]: value }),
+        new RegExp(`body/logs/2/http_request/${field} must be string`),
+      ]),
+    ),
+    [{ logs: logs(1001, 0) }, /body\/logs must NOT have more than 1000 items/],
+  ]
+  await countsNothing(t, async (replica) => {
+    for (const [fields, message] of faults) await refused(t, await replica.send(fields), 400, message)
+  })
+})
+
+t.test('times that are no times are refused, and those at the edges are taken', async (t) => {
+  const { url } = await testDatabase(t)
+  const replica = await startReplica(t, url)
+  const send = (time: string) => replica.send({ logs: [{ ...allowedLog, time }] })
+  for (const time of [
+    '',
+    'yesterday',
+    '2026-01-31',
+    '12:30:00Z',
+    '2026-01-31T12:30:00',
+    '2026-01-31T12:30Z',
+    '2026-13-01T12:30:00Z',
+    '2026-00-01T12:30:00Z',
+    '2026-02-29T12:30:00Z',
+    '2026-02-30T12:30:00Z',
+    '2026-04-31T12:30:00Z',
+    '2100-02-29T12:30:00Z',
+    '2026-01-00T12:30:00Z',
+    '2026-01-32T12:30:00Z',
+    '2026-01-31T24:00:00Z',
+    '2026-01-31T12:60:00Z',
+    '2026-01-31T12:30:61Z',
+    '2026-01-31T12:30:00.Z',
+    '2026-01-31T12:30:00+24:00',
+    '2026-01-31T12:30:00+0100',
+    '2026-01-31T12:30:00ZZ',
+    ' 2026-01-31T12:30:00Z',
+    '2026-01-31T12:30:00Z\n',
+    '١٢٣٤-01-31T12:30:00Z',
+  ])
+    await refused(t, await send(time), 400, /body\/logs\/0\/time must match format "date-time"/)
+  t.strictSame(replica.app.usage.tracker.unflushed, { allowed: 0, denied: 0 })
+  for (const time of [
+    '2026-01-31T12:30:00Z',
+    '2026-01-31t12:30:00.123456789z',
+    '2024-02-29T23:59:60-12:00',
+    '2000-02-29T00:00:00+23:59',
+    '0000-01-01T00:00:00Z',
+  ])
+    t.equal((await send(time)).status, 202, time)
+})
+
+t.test('bodies that are no batch', async (t) => {
+  const whole = JSON.stringify(batch())
+  const nested = `{"deep":${'['.repeat(1_000_000)}${']'.repeat(1_000_000)},${whole.slice(1)}`
+  await countsNothing(t, async (replica) => {
+    await refused(t, await post(replica, whole.slice(0, -20)), 400, /JSON/)
+    await refused(t, await post(replica, ''), 400, /cannot be empty/)
+    await refused(t, await post(replica, `\uFEFF\u0000${whole}`), 400, /JSON/)
+    await refused(t, await post(replica, whole.replace('true', 'NaN')), 400, /JSON/)
+    await refused(t, await post(replica, Buffer.from([0xff, 0xfe, 0x00])), 400, /JSON/)
+    for (const value of ['null', '17', '"batch"', 'true', `[${whole}]`])
+      await refused(t, await post(replica, value), 400, /body must be object/)
+    await refused(
+      t,
+      await post(replica, whole.replace('"logs":', '"logs":1e999,"logs_":')),
+      400,
+      /body\/logs must be array/,
+    )
+    await refused(t, await post(replica, '{"__proto__":{"x":1}}'), 400, /JSON/)
+    await refused(t, await post(replica, whole.replace('"http_request":', '"__proto__":')), 400, /JSON/)
+    await refused(
+      t,
+      await post(replica, `{"constructor":{"prototype":{"x":1}},${whole.slice(1)}`),
+      400,
+      /JSON/,
+    )
+    t.notOk('x' in {}, 'no prototype was touched')
+    await refused(t, await post(replica, '['.repeat(1_000_000)), 400, /JSON/)
+    await refused(t, await post(replica, nested.slice(0, -1)), 400, /JSON/)
+  })
+})
+
+t.test('deep nesting in a field that is ignored does no harm', async (t) => {
+  const { url } = await testDatabase(t)
+  const replica = await startReplica(t, url)
+  const whole = JSON.stringify(batch())
+  const deep = `{"later_field":${'['.repeat(1_000_000)}${']'.repeat(1_000_000)},${whole.slice(1)}`
+  t.equal((await post(replica, deep)).status, 202)
+})
+
+t.test('content types and encodings that are not taken', async (t) => {
+  const whole = JSON.stringify(batch())
+  await countsNothing(t, async (replica) => {
+    for (const type of [
+      'text/plain',
+      'application/xml',
+      'application/x-www-form-urlencoded',
+      'nonsense',
+      'a/b/c',
+    ])
+      await refused(t, await post(replica, whole, { 'content-type': type }), 415, /media type|content type/i)
+    for (const encoding of ['br', 'deflate', 'zstd', 'gzip, gzip', 'nonsense'])
+      await refused(
+        t,
+        await post(replica, whole, { 'content-encoding': encoding }),
+        415,
+        new RegExp(`Content-Encoding "${encoding}" is not supported: send gzip or none`),
+      )
+    const untyped = head(whole.length, { connection: 'close' }).replace(/content-type:.*\r\n/, '')
+    t.match(await exchange(replica.url, untyped + whole), /^HTTP\/1.1 415 /)
+    t.match(
+      await exchange(replica.url, head(0, { connection: 'close' }).replace(/content-type:.*\r\n/, '')),
+      /^HTTP\/1.1 400 .*body must be object/s,
+    )
+  })
+})
+
+t.test('gzip that is broken', async (t) => {
+  const packed = gzipSync(JSON.stringify(batch({ logs: logs(100, 100) })))
+  const gzip = { 'content-encoding': 'gzip' }
+  const flipped = Buffer.from(packed)
+  flipped[20] = (flipped[20] ?? 0) ^ 0xff
+  await countsNothing(t, async (replica) => {
+    for (const body of [packed.subarray(0, -10), flipped, Buffer.from('not gzip'), JSON.stringify(batch())])
+      await refused(t, await post(replica, body, gzip), 400, /the body is not valid gzip/)
+    await refused(t, await post(replica, gzipSync('{'), gzip), 400, /JSON/)
+    await refused(t, await post(replica, gzipSync(''), gzip), 400, /cannot be empty/)
+  })
+})
+
+t.test('bodies over the limit, as sent, chunked, or decompressed', async (t) => {
+  const BODY_LIMIT_BYTES = '65536'
+  const padded = JSON.stringify(batch({ padding: ' '.repeat(65_536) }))
+  await countsNothing(
+    t,
+    async (replica) => {
+      await refused(t, await post(replica, padded), 413, /too large/)
+      const chunked = new ReadableStream({
+        start(controller) {
+          controller.enqueue(Buffer.from(padded.slice(0, 40_000)))
+          controller.enqueue(Buffer.from(padded.slice(40_000)))
+          controller.close()
+        },
+      })
+      await refused(t, await post(replica, chunked), 413, /too large/)
+      await refused(
+        t,
+        await post(replica, gzipSync(padded), { 'content-encoding': 'gzip' }),
+        413,
+        /too large/,
+      )
+    },
+    { BODY_LIMIT_BYTES },
+  )
+})
+
+t.test('a gzip bomb is refused at the limit, not unpacked', async (t) => {
+  const bomb = gzipSync(Buffer.alloc(512 * 1024 * 1024, ' '), { level: 9 })
+  await countsNothing(t, async (replica) => {
+    const before = process.memoryUsage.rss()
+    for (let n = 0; n < 3; n++)
+      await refused(t, await post(replica, bomb, { 'content-encoding': 'gzip' }), 413, /too large/)
+    const grown = (process.memoryUsage.rss() - before) / 1024 / 1024
+    t.ok(grown < 128, `${bomb.length} bytes, packed from 512 MiB, took ${Math.round(grown)} MiB`)
+  })
+})
+
+t.test('a client that never finishes its body is cut off', async (t) => {
+  await countsNothing(
+    t,
+    async (replica) => {
+      const whole = JSON.stringify(batch())
+      const answers = await Promise.all([
+        exchange(replica.url, head(whole.length) + whole.slice(0, -1)),
+        exchange(replica.url, head(whole.length, { 'content-encoding': 'gzip' }) + whole.slice(0, 1)),
+        exchange(replica.url, 'POST /boundary/logs HTTP/1.1\r\nhost: test\r\n'),
+        exchange(replica.url, 'POST'),
+      ])
+      for (const answer of answers) t.match(answer, /^(HTTP\/1.1 (408|400) |$)/)
+    },
+    { REQUEST_TIMEOUT_MS: '300' },
+  )
+})
+
+t.test('a client that hangs up in the middle of its body', async (t) => {
+  await countsNothing(t, async (replica) => {
+    const whole = JSON.stringify(batch())
+    for (const part of [0, 1, whole.length - 1])
+      await exchange(replica.url, head(whole.length) + whole.slice(0, part), { hangUp: true })
+  })
+})
+
+t.test('bytes that are no HTTP, and headers that are too large', async (t) => {
+  await countsNothing(t, async (replica) => {
+    const whole = JSON.stringify(batch())
+    for (const bytes of [
+      'nonsense\r\n\r\n',
+      '\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03',
+      'POST /boundary/logs HTTP/9.9\r\n\r\n',
+      `POST /boundary/logs HTTP/1.1\r\nhost: test\r\ncontent-length: -1\r\n\r\n${whole}`,
+      `POST /boundary/logs HTTP/1.1\r\nhost: test\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n`,
+      `POST /boundary/logs HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\nZZ\r\n`,
+      'POST /boundary/logs HTTP/1.1\r\nbad header\r\n\r\n',
+    ])
+      t.match(await exchange(replica.url, bytes), /^HTTP\/1.1 4\d\d /, JSON.stringify(bytes.slice(0, 60)))
+    t.match(
+      await exchange(replica.url, head(whole.length, { 'x-padding': 'x'.repeat(20_000) })),
+      /^HTTP\/1.1 431 /,
+    )
+  })
+})
+
+t.test('paths and methods that there are not', async (t) => {
+  await countsNothing(t, async (replica) => {
+    for (const [method, path] of [
+      ['GET', '/boundary/logs'],
+      ['PUT', '/boundary/logs'],
+      ['POST', '/boundary/logs/'],
+      ['POST', '/boundary/%00'],
+      ['DELETE', '/telemetry/snapshot'],
+      ['GET', '/'],
+      ['GET', '/telemetry/../../etc/passwd'],
+    ] as const) {
+      const response = await fetch(replica.url + path, { method })
+      await refused(t, response, 404, /no such route/)
+    }
+    t.match(
+      await exchange(
+        replica.url,
+        'GET /telemetry/snapshots/%E0%A4%A HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n',
+      ),
+      /^HTTP\/1.1 400 /,
+    )
+  })
+})
