@@ -30,8 +30,9 @@ export class Flusher {
 
   /** Resolves once everything tracked before the call is in the database; rejects if one try at that fails. */
   flush(): Promise<void> {
+    if (this.#waiting) return this.#waiting
     if (!this.#running) return this.#start()
-    this.#waiting ??= this.#running
+    this.#waiting = this.#running
       .catch(() => {}) // told to those who wait for that one
       .then(() => {
         this.#waiting = undefined
