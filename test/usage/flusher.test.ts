@@ -126,3 +126,17 @@ t.test('a drain that gets no answer gives up when its time is over', async (t) =
   await t.rejects(flusher.drain(20), { message: /not done within/ })
   t.strictSame(tracker.unflushed, { allowed: 1, denied: 0 }, 'and what it held is still known')
 })
+
+t.test('a flush asked for in the moment another ends does not run beside the one that waits', async (t) => {
+  const { tracker, flusher, calls, call } = setup()
+  tracker.track('w', 'o', 1, 0)
+  const first = flusher.flush()
+  tracker.track('w', 'o', 1, 0)
+  const second = flusher.flush()
+  const third = first.then(() => flusher.flush())
+  ;(await call(1)).answer()
+  await first
+  ;(await call(2)).answer()
+  await Promise.all([second, third])
+  t.equal(calls.length, 2)
+})
