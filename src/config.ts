@@ -6,6 +6,7 @@ import { isIP } from 'node:net'
 import { hostname } from 'node:os'
 import { type Static, type TSchema, Type } from '@sinclair/typebox'
 import { Ajv } from 'ajv'
+import postgres from 'postgres'
 
 const integer = (fallback: number, minimum: number, maximum: number, meaning: string) =>
   Type.Integer({
@@ -60,6 +61,10 @@ export const SettingsSchema = Type.Object({
     maximum: 86_400_000,
     takes: '0 or a whole number from 1000 to 86400000',
     meaning: 'Time between two scheduled snapshots; 0: none are scheduled.',
+  }),
+  ACK: Type.Unsafe<'memory' | 'durable'>({
+    ...oneOf(['memory', 'durable'], 'When a batch is acknowledged: once counted, or once committed.'),
+    default: 'memory',
   }),
   AGENT_TOKENS: Type.Optional(tokens("Agents' bearer tokens.")),
   ADMIN_TOKENS: Type.Optional(tokens("Admins' bearer tokens.")),
@@ -135,6 +140,7 @@ export function parseConfig(env: NodeJS.ProcessEnv): Config {
     AGENT_TOKENS: split(settings.AGENT_TOKENS),
     ADMIN_TOKENS: split(settings.ADMIN_TOKENS),
   }
+  checkDatabaseUrl(config)
   checkJwt(config)
   checkAccess(config)
   return config
@@ -156,6 +162,16 @@ function split(list: string | undefined): string[] {
   return list === undefined ? [] : list.split(',').map((token) => token.trim())
 }
 
+/** A URL that the driver cannot read would end the start with all of it, the password too, in the message. */
+function checkDatabaseUrl({ DATABASE_URL: url }: Config): void {
+  if (url === undefined) return
+  try {
+    postgres(url) // connects to nothing yet
+  } catch {
+    throw refusal('DATABASE_URL', url)
+  }
+}
+
 function checkJwt(config: Config): void {
   const { AGENT_JWT_KEY: key, AGENT_JWT_ALGORITHM: algorithm } = config
   if (key === undefined && algorithm === undefined) return
@@ -165,23 +181,27 @@ function checkJwt(config: Config): void {
   if (algorithm === 'HS256') {
     if (key.length < 32 || key.includes('-----BEGIN'))
       throw new ConfigError(
-        'AGENT_JWT_KEY: for HS256 it takes a secret of 32 characters or more, not a PEM key',
+        'AGENT_JWT_KEY: got a PEM key or too short a secret, takes a secret of 32 characters or more for HS256',
       )
     return
   }
   // A PEM key in one line of an env file has its line breaks written as \n.
   config.AGENT_JWT_KEY = key.replaceAll('\\n', '\n')
-  const kinds = { RS256: ['rsa'], ES256: ['ec'], EdDSA: ['ed25519', 'ed448'] }[algorithm]
-  let kind: string | undefined
+  const kinds = { RS256: ['rsa'], ES256: ['ec prime256v1'], EdDSA: ['ed25519', 'ed448'] }[algorithm]
+  const kind = kindOfKey(config.AGENT_JWT_KEY)
+  if (!kinds.includes(kind))
+    throw new ConfigError(`AGENT_JWT_KEY: got ${kind}, takes a PEM public key for ${algorithm}`)
+}
+
+/** The type of a PEM public key, with its curve if it has one; or why it is none. */
+function kindOfKey(pem: string): string {
+  if (pem.includes('PRIVATE KEY-----')) return 'a private key'
   try {
-    kind = createPublicKey(config.AGENT_JWT_KEY).asymmetricKeyType
+    const { asymmetricKeyType, asymmetricKeyDetails } = createPublicKey(pem)
+    return [asymmetricKeyType, asymmetricKeyDetails?.namedCurve].filter(Boolean).join(' ')
   } catch {
-    throw new ConfigError(
-      `AGENT_JWT_KEY: got a value that is no PEM key, takes a PEM public key for ${algorithm}`,
-    )
+    return 'a value that is no PEM key'
   }
-  if (!kind || !kinds.includes(kind))
-    throw new ConfigError(`AGENT_JWT_KEY: got a key of type ${kind}, takes a PEM public key for ${algorithm}`)
 }
 
 /** Open access is for loopback alone, and a service that knows one role's credentials must know both. */

@@ -16,13 +16,14 @@ try {
 
 async function start(config: Config): Promise<void> {
   const app = await buildApp(config)
+  let hasFailed = false
   const { close } = closeWithGrace(
     { delay: config.SHUTDOWN_TIMEOUT_MS, logger: app.log },
     async ({ err, signal }) => {
       if (err) app.log.fatal({ err }, 'ending after an error that nothing caught')
       else app.log.info({ signal }, 'shutting down')
       await app.close()
-      if (!app.usage.isSettled) process.exit(1)
+      if (hasFailed || !app.usage.isSettled) process.exit(1)
     },
   )
 
@@ -30,8 +31,9 @@ async function start(config: Config): Promise<void> {
     await app.listen({ host: config.HOST, port: config.PORT })
     await app.database.prepared
   } catch (err) {
+    if (app.shutdown.signal.aborted) return // told to end before it had started
     app.log.fatal({ err }, 'cannot start')
-    process.exitCode = 1
+    hasFailed = true
     await close()
     return
   }

@@ -2,7 +2,7 @@
 
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
-import { unlink } from 'node:fs/promises'
+import { rm } from 'node:fs/promises'
 import { connect, createServer, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -38,7 +38,7 @@ export async function lockDirectory(directory: string): Promise<() => Promise<vo
       throw new DirectoryInUseError(
         `DATA_DIR: ${directory} is in use by another boundary-usage: stop that one, take another directory, or set DATABASE_URL`,
       )
-    await unlink(address)
+    await rm(address, { force: true }) // its owner may be taking it away right now
     await listen(server, address)
   }
   server.unref()

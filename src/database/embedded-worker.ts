@@ -2,6 +2,7 @@
 
 import { existsSync } from 'node:fs'
 import { rename, rm } from 'node:fs/promises'
+import { setImmediate as nextTurn } from 'node:timers/promises'
 import { parentPort, workerData } from 'node:worker_threads'
 import { PGlite } from '@electric-sql/pglite'
 import { dataDir as prepopulated } from '@electric-sql/pglite-prepopulatedfs'
@@ -26,6 +27,7 @@ await server.start()
 
 parentPort?.once('message', async () => {
   await server.stop()
+  await nextTurn() // a connection that closed just now is still being cleaned up, which uses the database
   await db.close()
   parentPort?.close()
 })

@@ -39,16 +39,31 @@ export async function startEmbedded(dataDir: string, log: (message: string) => v
       : `opening the embedded PostgreSQL in ${root}`,
   )
   const worker = new Worker(new URL('./embedded-worker.js', import.meta.url), { workerData: input })
-  await once(worker, 'message') // rejects on the worker's error
-  worker.on('error', (error) => {
+  try {
+    await once(worker, 'message') // rejects on the worker's error
+  } catch (error) {
+    await rm(socketDir, { recursive: true, force: true })
+    await unlock()
     throw error
+  }
+  let isStopping = false
+  let failure: Error | undefined
+  worker.on('error', (error) => {
+    failure = error
+  })
+  const exited = new Promise<void>((resolve) => {
+    worker.once('exit', (code) => {
+      resolve()
+      if (!isStopping) throw failure ?? new Error(`the embedded PostgreSQL ended with code ${code}`)
+    })
   })
 
   return {
     socketPath: input.socketPath,
     async stop() {
+      isStopping = true
       worker.postMessage('stop')
-      await once(worker, 'exit')
+      await exited
       await rm(socketDir, { recursive: true, force: true })
       await unlock()
     },

@@ -2,7 +2,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import fp from 'fastify-plugin'
-import type { Config } from '../config.js'
+import { type Config, ConfigError } from '../config.js'
 import {
   connectDatabase,
   type Database,
@@ -78,7 +78,12 @@ async function locate(
   if (config.DATABASE_URL !== undefined) return { target: { url: config.DATABASE_URL }, stop: async () => {} }
   // Not even loaded where there is a server: it is an optional dependency.
   const { startEmbedded } = await import('../database/embedded.js')
-  const embedded = await startEmbedded(config.DATA_DIR, log)
+  const embedded = await startEmbedded(config.DATA_DIR, log).catch((error: unknown) => {
+    if (!(error instanceof Error && 'code' in error && error.code === 'ERR_MODULE_NOT_FOUND')) throw error
+    throw new ConfigError(
+      'DATABASE_URL: got nothing, needed where the embedded PostgreSQL is not installed, which npm install --include=optional does',
+    )
+  })
   return { target: { path: embedded.socketPath }, stop: embedded.stop }
 }
 

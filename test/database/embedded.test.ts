@@ -1,0 +1,230 @@
+// The embedded PostgreSQL as an operator without a server of their own meets it: the whole service, no DATABASE_URL.
+
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { cp, mkdir, mkdtemp, readdir, rm, stat, symlink } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import t, { type Test } from 'tap'
+import { DirectoryInUseError, lockDirectory } from '../../src/database/directory-lock.js'
+import { testDatabase } from '../helpers/database.js'
+import { type ServiceProcess, startProcess } from '../helpers/process.js'
+import { logs } from '../helpers/replica.js'
+
+const ERROR = 50
+
+/** Tests run two at a time, but for the first, which makes what the others copy. */
+const alone = { buffered: false }
+t.jobs = 2
+
+const root = await mkdtemp(join(tmpdir(), 'boundary-usage-test-'))
+t.teardown(() => rm(root, { recursive: true, force: true }))
+
+/** As the first test leaves it: making another for each test would take seconds. */
+const made = join(root, 'made')
+
+/** A DATA_DIR of the test's own that a start has made before. */
+async function dataDir(t: Test): Promise<string> {
+  const directory = join(root, t.name.replaceAll(/\W+/g, '-'))
+  await cp(made, directory, { recursive: true })
+  return directory
+}
+
+async function json(answer: Promise<Response>): Promise<Record<string, unknown>> {
+  return JSON.parse(await (await answer).text())
+}
+
+const errors = (service: ServiceProcess) => service.logs.filter(({ level }) => level >= ERROR)
+
+t.test(
+  'the first start makes the data and says that it takes a while; a clean end leaves only the data',
+  alone,
+  async (t) => {
+    const temporary = join(root, 'tmp')
+    await mkdir(temporary)
+    const service = await startProcess(t, { DATA_DIR: made, TMPDIR: temporary })
+    t.match((await service.log('creating the embedded PostgreSQL')).msg, `${made}: takes some seconds`)
+    t.equal((await service.send({ logs: logs(3, 2) })).status, 202)
+
+    service.signal('SIGTERM')
+    t.strictSame(await service.exited, { code: 0, signal: null })
+    t.strictSame(errors(service), [])
+    t.equal(service.stderr, '')
+    t.strictSame(await readdir(temporary), [], 'no socket stays behind')
+    t.strictSame(await readdir(made), ['postgres'])
+    t.equal((await stat(made)).mode & 0o077, 0, 'nobody else can read the data')
+
+    const next = await startProcess(t, { DATA_DIR: made, TMPDIR: temporary })
+    await next.log('opening the embedded PostgreSQL')
+    t.match(await json(next.post('/telemetry/snapshot')), { allowed_requests: 3, denied_requests: 2 })
+    next.signal('SIGINT')
+    t.strictSame(await next.exited, { code: 0, signal: null })
+    t.strictSame(await readdir(temporary), [])
+  },
+)
+
+t.test('a start that is killed while it makes the data does not spoil the next one', async (t) => {
+  const directory = join(root, 'cut-off')
+  const first = await startProcess(t, { DATA_DIR: directory }, { until: 'spawned' })
+  await untilExists(join(directory, 'postgres.new', 'PG_VERSION'))
+  first.signal('SIGKILL')
+  t.strictSame(await first.exited, { code: null, signal: 'SIGKILL' })
+
+  const next = await startProcess(t, { DATA_DIR: directory })
+  await next.log('creating the embedded PostgreSQL')
+  await next.send({ logs: logs(3, 2) })
+  t.match(await json(next.get('/telemetry/snapshot')), { allowed_requests: 3, denied_requests: 2 })
+  t.strictSame(await readdir(directory), ['postgres'])
+})
+
+async function untilExists(path: string): Promise<void> {
+  while (!(await stat(path).catch(() => undefined)));
+}
+
+t.test('after a SIGKILL the next start has all that was flushed', async (t) => {
+  const env = { DATA_DIR: await dataDir(t) }
+  const first = await startProcess(t, env)
+  await first.send({ logs: logs(10, 1) })
+  await first.post('/telemetry/snapshot')
+  await first.send({ logs: logs(3, 2) })
+  const preview = await json(first.get('/telemetry/snapshot'))
+  t.match(preview, { allowed_requests: 3, denied_requests: 2 })
+  const history = await json(first.get('/telemetry/snapshots'))
+  first.signal('SIGKILL')
+  await first.exited
+
+  const next = await startProcess(t, env)
+  const counts = ({
+    unique_workspaces,
+    unique_users,
+    allowed_requests,
+    denied_requests,
+    period_start,
+  }: typeof preview) => ({
+    unique_workspaces,
+    unique_users,
+    allowed_requests,
+    denied_requests,
+    period_start,
+  })
+  t.strictSame(counts(await json(next.get('/telemetry/snapshot'))), counts(preview))
+  t.strictSame(await json(next.get('/telemetry/snapshots')), history)
+  await next.send({ logs: logs(1, 1) })
+  t.match(
+    await json(next.post('/telemetry/snapshot')),
+    { replicas: 2, allowed_requests: 4, denied_requests: 3 },
+    "and counts on, beside the dead replica's row",
+  )
+})
+
+t.test('a second service on the same data is refused, and the first goes on', async (t) => {
+  const directory = await dataDir(t)
+  const first = await startProcess(t, { DATA_DIR: directory })
+  const link = join(root, 'link')
+  await symlink(directory, link)
+  for (const path of [directory, link]) {
+    const second = await startProcess(t, { DATA_DIR: path }, { until: 'spawned' })
+    t.strictSame(await second.exited, { code: 1, signal: null })
+    t.equal(
+      second.stderr,
+      `boundary-usage: DATA_DIR: ${directory} is in use by another boundary-usage: stop that one, take another directory, or set DATABASE_URL\n`,
+    )
+  }
+  t.equal((await first.send({ logs: logs(3, 2) })).status, 202)
+  t.match(await json(first.get('/telemetry/snapshot')), { allowed_requests: 3, denied_requests: 2 })
+})
+
+t.test('where the lock is a file, one that a dead process left does not stop a start', async (t) => {
+  t.intercept(process, 'platform', { value: 'darwin' })
+  const directory = join(root, 'locked')
+  const holder = holdLock(directory)
+  t.teardown(() => holder.kill('SIGKILL'))
+  await once(holder, 'message')
+  await t.rejects(lockDirectory(directory), DirectoryInUseError, 'a living one does')
+
+  holder.kill('SIGKILL')
+  await once(holder, 'exit')
+  const unlock = await lockDirectory(directory)
+  await t.rejects(lockDirectory(directory), DirectoryInUseError)
+  await unlock()
+  const again = await lockDirectory(directory)
+  await again()
+})
+
+/** Another process that holds the lock, made to believe that it is not on Linux; says when it does. */
+function holdLock(directory: string): ChildProcess {
+  const module = new URL('../../dist/database/directory-lock.js', import.meta.url).href
+  const script = `
+    Object.defineProperty(process, 'platform', { value: 'darwin' })
+    const { lockDirectory } = await import(${JSON.stringify(module)})
+    await lockDirectory(${JSON.stringify(directory)})
+    process.send('locked')
+    process.on('message', () => {}) // lives until it is killed`
+  return spawn(process.execPath, ['--input-type=module', '-e', script], {
+    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+  })
+}
+
+t.test('DATA_DIR may lie deeper than a socket could', async (t) => {
+  const directory = join(root, ...Array<string>(8).fill('a'.repeat(60)))
+  await cp(made, directory, { recursive: true })
+  const service = await startProcess(t, { DATA_DIR: directory })
+  await service.send({ logs: logs(3, 2) })
+  t.match(await json(service.get('/telemetry/snapshot')), { allowed_requests: 3, denied_requests: 2 })
+})
+
+t.test(
+  'with DATABASE_URL nothing of the embedded PostgreSQL is needed, nor is DATA_DIR touched',
+  async (t) => {
+    const { url } = await testDatabase(t)
+    const nodeOptions = ['--import', withoutPackages]
+    const service = await startProcess(t, { DATABASE_URL: url }, { nodeOptions })
+    t.equal((await service.send()).status, 202)
+    t.strictSame(await readdir(service.home), [])
+
+    const embedded = await startProcess(t, {}, { nodeOptions, until: 'spawned' })
+    t.strictSame(await embedded.exited, { code: 1, signal: null }, 'without it the start fails')
+    t.equal(
+      embedded.stderr,
+      'boundary-usage: DATABASE_URL: got nothing, needed where the embedded PostgreSQL is not installed, which npm install --include=optional does\n',
+    )
+  },
+)
+
+const asModule = (code: string) => `data:text/javascript,${encodeURIComponent(code)}`
+
+/** Makes Node.js behave as where the optional dependencies are not installed. */
+const withoutPackages = asModule(`
+  import { register } from 'node:module'
+  register(${JSON.stringify(
+    asModule(`
+      export function resolve(specifier, context, next) {
+        if (!specifier.startsWith('@electric-sql/')) return next(specifier, context)
+        throw Object.assign(new Error('Cannot find package ' + specifier), { code: 'ERR_MODULE_NOT_FOUND' })
+      }`),
+  )})`)
+
+for (const [how, code] of [
+  ['throws', "throw new Error('out of memory, say')"],
+  ['exits', 'process.exit(7)'],
+] as const) {
+  t.test(`a database that ${how} ends the process with 1, which says what may be lost`, async (t) => {
+    // The worker does as it is told by SIGWINCH, which nothing else listens to.
+    const fuse = asModule(`
+      import { isMainThread } from 'node:worker_threads'
+      const channel = new BroadcastChannel('fuse')
+      if (isMainThread) process.on('SIGWINCH', () => channel.postMessage(''))
+      else channel.onmessage = () => { ${code} }
+      channel.unref()`)
+    const service = await startProcess(
+      t,
+      { DATA_DIR: await dataDir(t), SHUTDOWN_TIMEOUT_MS: '1000' },
+      { nodeOptions: ['--import', fuse] },
+    )
+    await service.send({ logs: logs(3, 2) })
+    service.signal('SIGWINCH')
+    t.strictSame(await service.exited, { code: 1, signal: null })
+    await service.log('ending after an error that nothing caught')
+    t.match(await service.log('the final flush failed'), { allowed_requests: 3, denied_requests: 2 })
+  })
+}

@@ -1,0 +1,226 @@
+// A replica as an operator runs it: `node dist/server.js` in a process of its own, with nothing inherited.
+
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import type { Test } from 'tap'
+import { batch } from './replica.js'
+
+const SERVER = fileURLToPath(new URL('../../dist/server.js', import.meta.url))
+/** How long to wait for what must come: only a fault takes so long. */
+const PATIENCE_MS = 30_000
+const POLL_MS = 20
+
+/** One line of the log; level 30 is info, 40 warn, 50 error, 60 fatal. */
+export interface LogLine {
+  level: number
+  msg: string
+  [field: string]: unknown
+}
+
+export interface Exit {
+  code: number | null
+  signal: NodeJS.Signals | null
+}
+
+export interface ServiceProcess {
+  readonly pid: number
+  /** Its working directory, where a relative DATA_DIR lies; gone when the test ends. */
+  readonly home: string
+  /** Where it listens; throws before it does. */
+  readonly url: string
+  /** Where it listens; throws before it does. */
+  readonly port: number
+  /** What it has logged so far. */
+  readonly logs: readonly LogLine[]
+  /** What it has written so far, logs included. */
+  readonly stdout: string
+  readonly stderr: string
+  /** Resolves when it has ended and all that it wrote has been read. */
+  readonly exited: Promise<Exit>
+  signal(name: NodeJS.Signals): void
+  /** The first line whose message holds `text`, now or as soon as it is logged; rejects if the process ends without. */
+  log(text: string): Promise<LogLine>
+  /** Resolves when /-/ready answers with `status`; rejects if the process ends before. */
+  untilReady(status?: 200 | 503): Promise<void>
+  /** POSTs a batch; `body` fields override a valid one's. */
+  send(body?: Record<string, unknown>, headers?: Record<string, string>): Promise<Response>
+  get(path: string, headers?: Record<string, string>): Promise<Response>
+  post(path: string, headers?: Record<string, string>): Promise<Response>
+}
+
+export interface ProcessOptions {
+  /** What to wait for: `spawned` waits for nothing, `ready` is the default. */
+  until?: 'spawned' | 'listening' | 'ready'
+  /** Options of Node.js itself. */
+  nodeOptions?: string[]
+  /** Files that lie in its working directory, by name. */
+  files?: Record<string, string>
+}
+
+/**
+ * Starts one on a free port of 127.0.0.1; it flushes and takes snapshots only when told to, unless `env` says
+ * otherwise. Killed when the test ends, if it has not ended by then.
+ */
+export async function startProcess(
+  t: Test,
+  env: Record<string, string> = {},
+  { until = 'ready', nodeOptions = [], files = {} }: ProcessOptions = {},
+): Promise<ServiceProcess> {
+  const home = await mkdtemp(join(tmpdir(), 'boundary-usage-test-'))
+  for (const [name, content] of Object.entries(files)) await writeFile(join(home, name), content)
+  const child = spawn(process.execPath, [...nodeOptions, SERVER], {
+    cwd: home, // so that no .env of the developer's is read
+    env: {
+      ...inherited(),
+      PORT: '0',
+      FLUSH_INTERVAL_MS: '3600000',
+      SNAPSHOT_INTERVAL_MS: '0',
+      REPLICA_NAME: 'test',
+      ...env,
+    },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  const service = watch(child, home)
+  t.teardown(async () => {
+    if (child.exitCode === null && child.signalCode === null) child.kill('SIGKILL')
+    await service.exited
+    await rm(home, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 })
+  })
+  if (until !== 'spawned') await service.log('Server listening at')
+  if (until === 'ready') await service.untilReady(200)
+  return service
+}
+
+/** What a process needs to run at all; no setting of the developer's. */
+function inherited(): Record<string, string> {
+  const names = ['PATH', 'TMPDIR', 'SystemRoot', 'TEMP', 'TMP']
+  return Object.fromEntries(
+    names.flatMap((name) => (process.env[name] === undefined ? [] : [[name, process.env[name]]])),
+  )
+}
+
+function watch(child: ChildProcess, home: string): ServiceProcess {
+  const { stdout, stderr, pid } = child
+  if (!stdout || !stderr || pid === undefined) throw new Error('the process did not start')
+
+  const logs: LogLine[] = []
+  const written = { stdout: '', stderr: '' }
+  const watchers = new Set<() => void>()
+  let ended: Exit | undefined
+  const notify = () => {
+    for (const watcher of watchers) watcher()
+  }
+  createInterface(stdout).on('line', (line) => {
+    written.stdout += `${line}\n`
+    const parsed = parseLog(line)
+    if (parsed) logs.push(parsed)
+    notify()
+  })
+  stderr.setEncoding('utf8').on('data', (text: string) => {
+    written.stderr += text
+  })
+  const exited = once(child, 'close').then((): Exit => {
+    ended = { code: child.exitCode, signal: child.signalCode }
+    notify()
+    return ended
+  })
+
+  function log(text: string): Promise<LogLine> {
+    return new Promise((resolve, reject) => {
+      const giveUp = (why: string) => fail(`${why} without logging "${text}"`)
+      const timer = setTimeout(() => giveUp('went on'), PATIENCE_MS)
+      const done = () => {
+        clearTimeout(timer)
+        watchers.delete(look)
+      }
+      function fail(message: string): void {
+        done()
+        reject(new Error(`the process ${message}; it wrote:\n${written.stdout}${written.stderr}`))
+      }
+      function look(): void {
+        const found = logs.find((line) => line.msg.includes(text))
+        if (found) {
+          done()
+          resolve(found)
+        } else if (ended) giveUp('ended')
+      }
+      watchers.add(look)
+      look()
+    })
+  }
+
+  function address(): URL {
+    const line = logs.find(({ msg }) => msg.startsWith('Server listening at'))
+    if (!line) throw new Error('it does not listen yet')
+    return new URL(line.msg.slice('Server listening at '.length))
+  }
+
+  const service: ServiceProcess = {
+    pid,
+    home,
+    get url() {
+      return address().origin
+    },
+    get port() {
+      return Number(address().port)
+    },
+    logs,
+    get stdout() {
+      return written.stdout
+    },
+    get stderr() {
+      return written.stderr
+    },
+    exited,
+    signal(name) {
+      child.kill(name)
+    },
+    log,
+    async untilReady(status = 200) {
+      const deadline = performance.now() + PATIENCE_MS
+      for (;;) {
+        const answer = await service.get('/-/ready').catch(() => undefined)
+        await answer?.body?.cancel()
+        if (answer?.status === status) return
+        if (ended || performance.now() > deadline)
+          throw new Error(
+            `/-/ready did not answer ${status}; the process wrote:\n${written.stdout}${written.stderr}`,
+          )
+        await sleep(POLL_MS)
+      }
+    },
+    send: (body, headers) =>
+      fetch(`${service.url}/boundary/logs`, {
+        method: 'POST',
+        headers: { 'content-type': 'application/json', ...headers },
+        body: JSON.stringify(batch(body)),
+      }),
+    get: (path, headers) => fetch(service.url + path, headers ? { headers } : {}),
+    post: (path, headers) => fetch(service.url + path, { method: 'POST', ...(headers && { headers }) }),
+  }
+  return service
+}
+
+/** The line if it is one of the log; the greeting to a person is not. */
+function parseLog(line: string): LogLine | undefined {
+  if (!line.startsWith('{')) return undefined
+  const parsed: unknown = JSON.parse(line)
+  return isLogLine(parsed) ? parsed : undefined
+}
+
+function isLogLine(value: unknown): value is LogLine {
+  return (
+    typeof value === 'object' &&
+    value !== null &&
+    'level' in value &&
+    typeof value.level === 'number' &&
+    'msg' in value &&
+    typeof value.msg === 'string'
+  )
+}
