@@ -29,6 +29,11 @@ export const DatabaseUnavailable = createError(
   'the database cannot be reached: try again later',
   503,
 )
+export const OutcomeUnknown = createError(
+  'OUTCOME_UNKNOWN',
+  'not committed in time: the batch will be counted when the database is back, so sending it again may count it twice',
+  504,
+)
 export const ShuttingDown = createError(
   'SHUTTING_DOWN',
   'this replica is shutting down: send the request again, to another one',

@@ -15,6 +15,7 @@ export const BATCH_RESULTS = [
   'unsupported',
   'rate_limited',
   'unavailable',
+  'unknown',
   'failed',
 ] as const
 

@@ -4,13 +4,16 @@ import { randomUUID } from 'node:crypto'
 import fp from 'fastify-plugin'
 import type { Config } from '../config.js'
 import { DatabaseUnavailableError } from '../database/client.js'
+import { DatabaseUnavailable, OutcomeUnknown } from '../errors.js'
 import { applyFlush, type Replica, registerReplica } from '../usage/flush.js'
-import { Flusher } from '../usage/flusher.js'
+import { CommitTimeoutError, Flusher } from '../usage/flusher.js'
 import { Tracker } from '../usage/tracker.js'
 import { version } from '../version.js'
 
 /** Ready no longer when the oldest unflushed usage is older than this many flush intervals. */
 const STALE_INTERVALS = 10
+/** How long a batch waits for its commit before it is answered 504. */
+const COMMIT_TIMEOUT_MS = 10_000
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -19,8 +22,10 @@ declare module 'fastify' {
       readonly tracker: Tracker
       /** Resolves once everything tracked before the call is in the database. */
       flush(): Promise<void>
-      /** Whether usage has been waiting for the database for too long. */
-      readonly isStale: boolean
+      /** Counts a batch; with ACK=durable, resolves once it is committed. */
+      count(workspaceId: string, ownerId: string, allowed: number, denied: number): void | Promise<void>
+      /** Why this replica should get no traffic, if it should not. */
+      readonly unready: string | undefined
       /** Whether the final flush carried everything. */
       readonly isSettled: boolean
     }
@@ -33,6 +38,7 @@ export default fp<{ config: Config }>(
     const tracker = new Tracker()
     const { metrics, database, shutdown } = app
 
+    const closing = new AbortController()
     let wasFailing = false
     const flusher = new Flusher({
       tracker,
@@ -49,12 +55,28 @@ export default fp<{ config: Config }>(
     })
     let isSettled = true
 
+    async function countDurably(...batch: Parameters<Tracker['track']>): Promise<void> {
+      // Refused before it is tracked: an answer that is not 2xx counts nothing.
+      if (!database.isPrepared || flusher.isFailing) throw new DatabaseUnavailable()
+      tracker.track(...batch)
+      try {
+        await flusher.commit(COMMIT_TIMEOUT_MS)
+      } catch (error) {
+        throw error instanceof CommitTimeoutError ? new OutcomeUnknown() : error
+      }
+    }
+
     app.decorate('usage', {
       replica,
       tracker,
       flush: () => flusher.flush(),
-      get isStale() {
-        return tracker.unflushedAge > STALE_INTERVALS * config.FLUSH_INTERVAL_MS
+      count: config.ACK === 'durable' ? countDurably : tracker.track.bind(tracker),
+      get unready() {
+        if (config.ACK === 'durable' && flusher.isFailing)
+          return 'the database cannot be reached, and ACK=durable needs it'
+        if (tracker.unflushedAge > STALE_INTERVALS * config.FLUSH_INTERVAL_MS)
+          return `usage has been waiting for the database for over ${STALE_INTERVALS} flush intervals`
+        return undefined
       },
       get isSettled() {
         return isSettled
@@ -80,11 +102,13 @@ export default fp<{ config: Config }>(
       await database
         .run((db) => registerReplica(db, replica))
         .catch((err) => app.log.warn({ err }, 'replica not registered yet: its first flush will do that'))
-      await flusher.run(config.FLUSH_INTERVAL_MS, shutdown.signal)
+      await flusher.run(config.FLUSH_INTERVAL_MS, closing.signal)
     })
     background.catch(() => {}) // told by database.prepared
 
     app.addHook('onClose', async () => {
+      // Not when the shutdown begins: requests under way may wait for a commit.
+      closing.abort()
       try {
         await flusher.drain(shutdown.remainingMs())
       } catch (err) {

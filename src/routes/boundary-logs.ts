@@ -25,6 +25,7 @@ const RESULTS: Record<number, (typeof BATCH_RESULTS)[number]> = {
   415: 'unsupported',
   429: 'rate_limited',
   503: 'unavailable',
+  504: 'unknown',
 }
 
 export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config }> = async (app, { config }) => {
@@ -60,12 +61,13 @@ export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config }> = async
       operationId: 'sendBoundaryLogs',
       summary: 'Send a batch of boundary logs',
       description:
-        'An answer that is not 2xx counted nothing, so the batch may be sent again. ' +
+        'An answer that is not 2xx counted nothing, so the batch may be sent again; but for 504, ' +
+        'after which it may be counted twice. ' +
         'The body may be compressed with gzip.',
       tags: ['agent'],
       security: [{ agent: [] }],
       body: ref(BatchSchema),
-      response: responses(202, ref(AcceptedSchema), 'Counted.', 400, 401, 403, 408, 413, 415, 429, 503),
+      response: responses(202, ref(AcceptedSchema), 'Counted.', 400, 401, 403, 408, 413, 415, 429, 503, 504),
     },
     onResponse: async (_request, reply) => {
       metrics.batches.inc({ result: RESULTS[reply.statusCode] ?? 'failed' })
@@ -73,7 +75,7 @@ export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config }> = async
     handler: async (request, reply) => {
       const { workspaceId, ownerId } = whose(request.body, request.identity)
       const { allowed, denied, skipped } = count(request.body)
-      if (allowed + denied > 0) usage.tracker.track(workspaceId, ownerId, allowed, denied)
+      if (allowed + denied > 0) await usage.count(workspaceId, ownerId, allowed, denied)
       metrics.logs.inc({ decision: 'allow' }, allowed)
       metrics.logs.inc({ decision: 'deny' }, denied)
       metrics.logs.inc({ decision: 'skipped' }, skipped)

@@ -38,7 +38,7 @@ export const health: FastifyPluginAsyncTypebox = async (app) => {
     async (_request, reply) => {
       const reasons: string[] = []
       if (!database.isPrepared) reasons.push('the database schema is not in place yet')
-      if (usage.isStale) reasons.push('usage has been waiting for the database for over 10 flush intervals')
+      if (usage.unready) reasons.push(usage.unready)
       if (reasons.length === 0) return { status: 'ok' as const, reasons }
       return reply.code(503).header('retry-after', 1).send({ status: 'unavailable', reasons })
     },

@@ -151,6 +151,7 @@ const REFUSALS = {
   413: 'The body is over the limit, as sent or decompressed.',
   415: 'Unknown content type or encoding.',
   429: 'Too many batches from this credential. Retry-After says when to send again.',
+  504: 'Only with ACK=durable, code OUTCOME_UNKNOWN: not committed in time, and will be counted all the same.',
   503: 'Overloaded, shutting down, or the database is away. Retry-After says when to try again.',
 } as const
 

@@ -15,13 +15,31 @@ export interface FlusherOptions {
 const FIRST_RETRY_MS = 100
 const LONGEST_DRAIN_RETRY_MS = 500
 
+/** What was tracked has not been committed in time: it may be later. */
+export class CommitTimeoutError extends Error {
+  override name = 'CommitTimeoutError'
+}
+
+/** Those who wait for one batch. */
+interface Commit {
+  promise: Promise<void>
+  resolve: () => void
+}
+
 /**
  * At most one flush runs and at most one waits behind it; the one that waits carries all that is tracked until
  * it starts. So whoever calls flush() shares a round trip with all others who call it meanwhile.
+ *
+ * Whoever calls commit() waits for a batch, not for a try: the loop flushes as long as somebody waits, and backs
+ * off after failures for all of them together.
  */
 export class Flusher {
   #running: Promise<void> | undefined
   #waiting: Promise<void> | undefined
+  #failures = 0
+  /** By the number of the batch; at most one frozen and one pending. */
+  readonly #commits = new Map<number, Commit>()
+  #wake: (() => void) | undefined
   readonly #options: FlusherOptions
 
   constructor(options: FlusherOptions) {
@@ -41,18 +59,60 @@ export class Flusher {
     return this.#waiting
   }
 
-  /** Flushes every `intervalMs` until aborted; after a failure sooner, with exponential backoff and jitter. */
+  /**
+   * Resolves once what is tracked now is committed, sharing a flush with all who wait for the same batch. Rejects
+   * with CommitTimeoutError after `timeoutMs`; it may be committed later all the same. Needs run() to be under way.
+   */
+  commit(timeoutMs: number): Promise<void> {
+    const seq = this.#options.tracker.pendingSeq
+    const known = this.#commits.get(seq)
+    if (known) return known.promise
+    const { promise, resolve, reject } = withResolvers()
+    const timer = setTimeout(() => {
+      this.#commits.delete(seq)
+      reject(new CommitTimeoutError(`not committed within ${timeoutMs} ms`))
+    }, timeoutMs)
+    this.#commits.set(seq, {
+      promise,
+      resolve: () => {
+        clearTimeout(timer)
+        this.#commits.delete(seq)
+        resolve()
+      },
+    })
+    this.#wake?.()
+    return promise
+  }
+
+  /** Whether the last try failed. */
+  get isFailing(): boolean {
+    return this.#failures > 0
+  }
+
+  /**
+   * Flushes every `intervalMs` until aborted; at once while somebody waits for a commit; after a failure by
+   * exponential backoff with jitter, never slower than the interval.
+   */
   async run(intervalMs: number, signal: AbortSignal): Promise<void> {
-    let failures = 0
     while (!signal.aborted) {
-      try {
-        await sleep(retryDelay(failures, intervalMs), undefined, { signal })
-        await this.flush()
-        failures = 0
-      } catch {
-        failures++ // reported by onTry; an abort ends the loop
-      }
+      if (this.#failures > 0) await pause(retryDelay(this.#failures, intervalMs), signal)
+      else if (this.#commits.size === 0) await this.#pauseUntilWanted(intervalMs, signal)
+      if (!signal.aborted) await this.flush().catch(() => {}) // reported by onTry
     }
+  }
+
+  #pauseUntilWanted(intervalMs: number, signal: AbortSignal): Promise<void> {
+    return new Promise((resolve) => {
+      const done = () => {
+        clearTimeout(timer)
+        signal.removeEventListener('abort', done)
+        this.#wake = undefined
+        resolve()
+      }
+      const timer = setTimeout(done, intervalMs)
+      signal.addEventListener('abort', done)
+      this.#wake = done
+    })
   }
 
   /** Flushes all there is, trying again for `timeoutMs`; then rejects with the last error. */
@@ -92,18 +152,35 @@ export class Flusher {
     try {
       const { result, newPeriod } = await apply(batch)
       tracker.settle(batch, newPeriod)
+      this.#failures = 0
+      this.#commits.get(batch.flushSeq)?.resolve()
       onTry?.(result, seconds())
     } catch (error) {
+      this.#failures++
       onTry?.('failed', seconds(), error)
       throw error
     }
   }
 }
 
-/** Delay before the next try, in milliseconds: the interval itself, or less after failures. */
-function retryDelay(failures: number, intervalMs: number): number {
-  if (failures === 0) return intervalMs
-  return Math.min(intervalMs, FIRST_RETRY_MS * 2 ** (failures - 1)) * (0.5 + Math.random() / 2)
+/** Delay before the next try after so many failures, in milliseconds. */
+function retryDelay(failures: number, longestMs: number): number {
+  return Math.min(longestMs, FIRST_RETRY_MS * 2 ** (failures - 1)) * (0.5 + Math.random() / 2)
+}
+
+/** Waits; an abort ends it early, and that is no error. */
+async function pause(ms: number, signal: AbortSignal): Promise<void> {
+  await sleep(ms, undefined, { signal }).catch(() => {})
+}
+
+function withResolvers() {
+  let resolve: () => void = () => {}
+  let reject: (error: Error) => void = () => {}
+  const promise = new Promise<void>((res, rej) => {
+    resolve = res
+    reject = rej
+  })
+  return { promise, resolve, reject }
 }
 
 async function withTimeout<T>(promise: Promise<T>, ms: number): Promise<T> {

@@ -79,6 +79,11 @@ export class Tracker {
     return this.#frozen
   }
 
+  /** The number of the batch that holds what is tracked now, once it is frozen. */
+  get pendingSeq(): number {
+    return this.#lastFlushSeq + 1
+  }
+
   /** Requests that are not in the database yet, as far as this replica knows. */
   get unflushed(): { allowed: number; denied: number } {
     return {
