@@ -2,7 +2,7 @@
 
 import { once } from 'node:events'
 import { connect, createServer, type Socket } from 'node:net'
-import type { Test } from 'tap'
+import type { Scope } from '../helpers/scope.js'
 
 /** One message of the protocol on its way. */
 export interface Message {
@@ -38,7 +38,7 @@ export interface FaultProxy {
 const pass: Judge = () => 'pass'
 
 /** Starts a proxy to 127.0.0.1:`port`; it passes everything on until it is told otherwise. */
-export async function startProxy(t: Test, port: number): Promise<FaultProxy> {
+export async function startProxy(t: Scope, port: number): Promise<FaultProxy> {
   let judge = pass
   let away = false
   let count = 0

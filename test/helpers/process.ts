@@ -8,8 +8,8 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
-import type { Test } from 'tap'
 import { batch } from './replica.js'
+import type { Scope } from './scope.js'
 
 const SERVER = fileURLToPath(new URL('../../dist/server.js', import.meta.url))
 /** How long to wait for what must come: only a fault takes so long. */
@@ -68,7 +68,7 @@ export interface ProcessOptions {
  * otherwise. Killed when the test ends, if it has not ended by then.
  */
 export async function startProcess(
-  t: Test,
+  t: Scope,
   env: Record<string, string> = {},
   { until = 'ready', nodeOptions = [], files = {} }: ProcessOptions = {},
 ): Promise<ServiceProcess> {

@@ -46,7 +46,7 @@ t.test('it holds every route, each with its refusals', async (t) => {
     ),
   )
   t.strictSame(statuses, {
-    'POST /boundary/logs': '202 400 401 403 408 413 415 429 503',
+    'POST /boundary/logs': '202 400 401 403 408 413 415 429 503 504',
     'GET /telemetry/snapshot': '200 401 403 503',
     'POST /telemetry/snapshot': '200 401 403 409 503',
     'GET /telemetry/snapshots': '200 400 401 403 503',
