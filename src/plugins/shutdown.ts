@@ -6,6 +6,7 @@ import { ShuttingDown } from '../errors.js'
 
 /** Kept from the timeout for closing connections and logging. */
 const RESERVE_MS = 250
+const SWEEP_MS = 50
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -35,13 +36,19 @@ export default fp<{ config: Config }>(
     })
 
     let cutOff: NodeJS.Timeout | undefined
+    let sweep: NodeJS.Timeout | undefined
     app.addHook('preClose', async () => {
       deadline = performance.now() + config.SHUTDOWN_TIMEOUT_MS - RESERVE_MS
       controller.abort()
+      // A connection whose last request was under way when the shutdown began would otherwise stay open.
+      sweep = setInterval(() => app.server.closeIdleConnections(), SWEEP_MS)
       // Half of the time is for requests under way; the flush needs the rest.
       cutOff = setTimeout(() => app.server.closeAllConnections(), config.SHUTDOWN_TIMEOUT_MS / 2)
     })
-    app.addHook('onClose', async () => clearTimeout(cutOff))
+    app.addHook('onClose', async () => {
+      clearTimeout(cutOff)
+      clearInterval(sweep)
+    })
   },
   { name: 'shutdown' },
 )

@@ -1,0 +1,143 @@
+// The connection cut before, within and after every message of a flush and of a snapshot: the sum is exact.
+
+import { randomUUID } from 'node:crypto'
+import t, { type Test } from 'tap'
+import { connectDatabase, type Database, DatabaseUnavailableError } from '../../src/database/client.js'
+import { takeSnapshot } from '../../src/telemetry/snapshot.js'
+import { applyFlush } from '../../src/usage/flush.js'
+import { Flusher } from '../../src/usage/flusher.js'
+import { Tracker } from '../../src/usage/tracker.js'
+import { type TestDatabase, testDatabase } from '../helpers/database.js'
+import { type FaultProxy, startProxy } from './proxy.js'
+
+t.jobs = 3
+
+/** How much of the message goes through before the cut. */
+const CUTS = {
+  before: () => 0,
+  within: (length: number) => Math.floor(length / 2),
+  after: (length: number) => length,
+}
+
+interface Setup {
+  proxy: FaultProxy
+  database: Database
+  tracker: Tracker
+  flusher: Flusher
+  replicaId: string
+  sql: TestDatabase['sql']
+}
+
+async function setup(t: Test): Promise<Setup> {
+  const { url, sql } = await testDatabase(t)
+  const proxy = await startProxy(t, Number(new URL(url).port))
+  const database = connectDatabase({ target: { url: proxy.through(url) }, poolMax: 1 })
+  t.teardown(() => database.close())
+  const replica = { replicaId: randomUUID(), name: 'test', version: '0.0.0' }
+  const tracker = new Tracker()
+  const flusher = new Flusher({
+    tracker,
+    apply: (batch) => database.run((db) => applyFlush(db, replica, batch)),
+  })
+  return { proxy, database, tracker, flusher, replicaId: replica.replicaId, sql }
+}
+
+/**
+ * Runs `act` again and again, the connection cut at its first message, then at its second, and so on, in each of
+ * the three ways, until it gets through without meeting its cut. Resolves with how many cuts there were.
+ */
+async function atEveryMessage(
+  proxy: FaultProxy,
+  act: (where: string) => Promise<void>,
+  before: () => Promise<void>,
+): Promise<number> {
+  let cuts = 0
+  for (const [way, bytesOf] of Object.entries(CUTS))
+    for (let nth = 1; ; nth++) {
+      await before()
+      let seen = 0
+      let met = ''
+      proxy.judge(({ from, type, bytes }) => {
+        if (++seen !== nth) return 'pass'
+        met = `${way} message ${nth}, ${type} of the ${from}`
+        return { cut: bytesOf(bytes.length) }
+      })
+      await act(`${way} message ${nth}`)
+      proxy.judge(() => 'pass')
+      if (met === '') break
+      cuts++
+    }
+  return cuts
+}
+
+async function total(sql: Setup['sql']): Promise<{ allowed: number; denied: number }> {
+  const [sum] = await sql<{ allowed: number; denied: number }[]>`
+    select coalesce(sum(allowed_requests), 0)::int as allowed, coalesce(sum(denied_requests), 0)::int as denied
+    from (
+      select allowed_requests, denied_requests from boundary_usage_stats
+      union all select allowed_requests, denied_requests from telemetry_snapshots
+    ) as everywhere`
+  return sum ?? { allowed: 0, denied: 0 }
+}
+
+for (const { name, cold } of [
+  { name: 'an open connection', cold: false },
+  { name: 'a connection that is opened for it', cold: true },
+])
+  t.test(`a flush on ${name} counts once, wherever it is cut`, async (t) => {
+    const { proxy, database, tracker, flusher, sql } = await setup(t)
+    const sent = { allowed: 0, denied: 0 }
+    let ids = 0
+    const cuts = await atEveryMessage(
+      proxy,
+      async (where) => {
+        tracker.track(`workspace ${++ids}`, `owner ${ids}`, 3, 2)
+        sent.allowed += 3
+        sent.denied += 2
+        await flusher.drain(20_000)
+        t.strictSame(await total(sql), sent, where)
+        const [row] = await sql`select unique_workspaces_count::int as n from boundary_usage_stats`
+        t.equal(row?.n, ids, `${where}: distinct ids`)
+      },
+      async () => {
+        if (cold) proxy.cutAll()
+        await database.run((db) => db.execute('select 1')).catch(() => {}) // it may find the cut
+        if (!cold) await database.run((db) => db.execute('select 1'))
+        else proxy.cutAll()
+      },
+    )
+    t.ok(cuts >= 3 * 8, `${cuts} cut points`)
+  })
+
+t.test('a snapshot is taken once or not at all, wherever it is cut', async (t) => {
+  const { proxy, database, tracker, flusher, replicaId, sql } = await setup(t)
+  const sent = { allowed: 0, denied: 0 }
+  let ids = 0
+  let taken = 0
+  const cuts = await atEveryMessage(
+    proxy,
+    async (where) => {
+      const outcome = await database
+        .run((db) => takeSnapshot(db, { trigger: 'manual', reportedBy: replicaId }))
+        .catch((error) => {
+          if (!(error instanceof DatabaseUnavailableError)) throw error
+          return undefined
+        })
+      if (outcome?.result === 'taken') taken++
+      t.strictSame(await total(sql), sent, where)
+    },
+    async () => {
+      tracker.track(`workspace ${++ids}`, `owner ${ids}`, 3, 2)
+      sent.allowed += 3
+      sent.denied += 2
+      await flusher.drain(20_000)
+    },
+  )
+  t.ok(cuts >= 3 * 20, `${cuts} cut points`)
+  const [periods] =
+    await sql`select count(*)::int as n, sum(unique_workspaces)::int as ids from telemetry_snapshots`
+  t.ok(periods?.n >= taken, `${periods?.n} recorded, ${taken} answered`)
+  const [gaps] = await sql`select count(*)::int as n from (
+    select period_start <> lag(period_end) over (order by period_end) as gap from telemetry_snapshots) as p where gap`
+  t.equal(gaps?.n, 0)
+})
