@@ -34,6 +34,11 @@ export const OutcomeUnknown = createError(
   'not committed in time: the batch will be counted when the database is back, so sending it again may count it twice',
   504,
 )
+export const Overloaded = createError(
+  'OVERLOADED',
+  'this replica is overloaded: send the batch again later',
+  503,
+)
 export const ShuttingDown = createError(
   'SHUTTING_DOWN',
   'this replica is shutting down: send the request again, to another one',
