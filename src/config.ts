@@ -50,6 +50,10 @@ export const SettingsSchema = Type.Object({
     default: '.data',
   }),
   DATABASE_POOL_MAX: integer(4, 1, 100, 'Connections to PostgreSQL at the most.'),
+  DATABASE_TRANSACTION_POOLING: bool(
+    false,
+    'DATABASE_URL is a PgBouncer in transaction mode: keep no state in a session.',
+  ),
   MIGRATE_ON_START: bool(true, 'Apply the migrations at start, under a lock.'),
   REPLICA_NAME: text('a name of up to 255 characters', 'The label that people read; default: host name.', {
     default: hostname(),

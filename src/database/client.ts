@@ -16,8 +16,11 @@ const SERVER_TIMEOUTS_MS = {
 /** Longer than the server's own, so that it fires only when the server does not answer at all. */
 const DEADLINE_MS = 15_000
 
-/** Where the database is: a URL, or the unix socket of the embedded one, which serves one connection. */
-export type DatabaseTarget = { url: string } | { path: string }
+/**
+ * Where the database is: a URL, perhaps of a pooler that gives each transaction another session; or the unix
+ * socket of the embedded one, which serves one connection.
+ */
+export type DatabaseTarget = { url: string; transactionPooling?: boolean } | { path: string }
 
 export interface DatabaseOptions {
   target: DatabaseTarget
@@ -118,7 +121,10 @@ function openPool(target: DatabaseTarget, poolMax: number): Pool {
       : postgres(target.url, {
           ...common,
           max: poolMax,
-          connection: { application_name: 'boundary-usage', ...SERVER_TIMEOUTS_MS },
+          ...(postgres(target.url).options.host.length > 1 && { target_session_attrs: 'primary' }),
+          ...(target.transactionPooling
+            ? { prepare: false, connection: { application_name: 'boundary-usage' } }
+            : { connection: { application_name: 'boundary-usage', ...SERVER_TIMEOUTS_MS } }),
         })
   return { sql, db: drizzle(sql) }
 }

@@ -75,7 +75,8 @@ async function locate(
   config: Config,
   log: (message: string) => void,
 ): Promise<{ target: DatabaseTarget; stop: () => Promise<void> }> {
-  if (config.DATABASE_URL !== undefined) return { target: { url: config.DATABASE_URL }, stop: async () => {} }
+  const { DATABASE_URL: url, DATABASE_TRANSACTION_POOLING: transactionPooling } = config
+  if (url !== undefined) return { target: { url, transactionPooling }, stop: async () => {} }
   // Not even loaded where there is a server: it is an optional dependency.
   const { startEmbedded } = await import('../database/embedded.js')
   const embedded = await startEmbedded(config.DATA_DIR, log).catch((error: unknown) => {

@@ -3,7 +3,18 @@
 import { execFile, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { chmod, chown, cp, mkdir, mkdtemp, readFile, realpath, rm, writeFile } from 'node:fs/promises'
+import {
+  appendFile,
+  chmod,
+  chown,
+  cp,
+  mkdir,
+  mkdtemp,
+  readFile,
+  realpath,
+  rm,
+  writeFile,
+} from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -22,6 +33,8 @@ export interface PostgresServer {
   start(): Promise<void>
   /** `immediate` is a crash: the next start recovers. */
   stop(mode?: 'fast' | 'immediate'): Promise<void>
+  /** Makes a standby the primary. */
+  promote(): Promise<void>
   /** Stops the server and removes it. */
   remove(): Promise<void>
 }
@@ -59,6 +72,10 @@ async function binaries(home: string): Promise<string> {
 
 /** Makes a server in a new directory and starts it. `settings` are lines of postgresql.conf. */
 export async function startPostgres(settings: Record<string, string> = {}): Promise<PostgresServer> {
+  return serve(await install(settings))
+}
+
+async function install(settings: Record<string, string>): Promise<Installation> {
   const home = await mkdtemp(join(tmpdir(), 'boundary-usage-test-'))
   await chmod(home, 0o755)
   const who = await unprivileged()
@@ -103,7 +120,28 @@ export async function startPostgres(settings: Record<string, string> = {}): Prom
       .map(([name, value]) => `${name} = '${value}'\n`)
       .join(''),
   )
-  return serve({ home, data, native, port, password, options })
+  return { home, data, native, port, password, options }
+}
+
+/** Starts a server and a streaming standby of it; it commits nothing that the standby does not have. */
+export async function startPair(
+  settings: Record<string, string> = {},
+): Promise<{ primary: PostgresServer; standby: PostgresServer }> {
+  const first = await install(settings)
+  const home = await mkdtemp(join(tmpdir(), 'boundary-usage-test-'))
+  await chmod(home, 0o755)
+  const second = { ...first, home, data: join(home, 'data'), port: await freePort() }
+  second.options = { ...first.options, cwd: home }
+  // A server that has never run is its own base backup.
+  await run('cp', ['-a', first.data, second.data])
+  await appendFile(
+    join(second.data, 'postgresql.auto.conf'),
+    `port = '${second.port}'\nprimary_conninfo = 'host=127.0.0.1 port=${first.port} user=postgres password=${first.password}'\n`,
+  )
+  await writeFile(join(second.data, 'standby.signal'), '')
+  await appendFile(join(first.data, 'postgresql.auto.conf'), `synchronous_standby_names = '*'\n`)
+  const primary = await serve(first)
+  return { primary, standby: await serve(second) }
 }
 
 interface Installation {
@@ -140,6 +178,9 @@ async function serve(installation: Installation): Promise<PostgresServer> {
     },
     async stop(mode = 'fast') {
       await ctl('-m', mode, 'stop')
+    },
+    async promote() {
+      await ctl('promote')
     },
     async remove() {
       await server.stop('immediate').catch(() => {}) // it may be down already
