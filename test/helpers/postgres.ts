@@ -46,7 +46,7 @@ export function databaseUrl(server: { url: string }, name: string): string {
 /** PostgreSQL refuses to run as root, so root runs it as nobody. */
 const asRoot = process.getuid?.() === 0
 
-async function unprivileged(): Promise<{ uid: number; gid: number } | undefined> {
+export async function unprivileged(): Promise<{ uid: number; gid: number } | undefined> {
   if (!asRoot) return undefined
   const passwd = await readFile('/etc/passwd', 'utf8')
   const entry = passwd.split('\n').find((line) => line.startsWith('nobody:'))
@@ -191,7 +191,8 @@ async function serve(installation: Installation): Promise<PostgresServer> {
   return server
 }
 
-async function freePort(): Promise<number> {
+/** A port of 127.0.0.1 that nothing listens on. */
+export async function freePort(): Promise<number> {
   const probe = createServer().listen(0, '127.0.0.1')
   await once(probe, 'listening')
   const address = probe.address()
