@@ -163,8 +163,8 @@ export class Flusher {
   }
 }
 
-/** Delay before the next try after so many failures, in milliseconds. */
-function retryDelay(failures: number, longestMs: number): number {
+/** Delay before the next try after so many failures, in milliseconds: exponential, with jitter, at most `longestMs`. */
+export function retryDelay(failures: number, longestMs: number): number {
   return Math.min(longestMs, FIRST_RETRY_MS * 2 ** (failures - 1)) * (0.5 + Math.random() / 2)
 }
 

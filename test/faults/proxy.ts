@@ -32,7 +32,10 @@ export interface FaultProxy {
   cutAll(): void
   /** Refuses new connections and ends those there are, or takes them again. */
   setAway(away: boolean): void
+  /** Connections taken or refused so far. */
   readonly connections: number
+  /** Messages dropped so far. */
+  readonly swallowed: number
 }
 
 const pass: Judge = () => 'pass'
@@ -42,15 +45,16 @@ export async function startProxy(t: Scope, port: number): Promise<FaultProxy> {
   let judge = pass
   let away = false
   let count = 0
+  let swallowed = 0
   const sockets = new Set<Socket>()
 
   const server = createServer((client) => {
+    const connection = count++
     if (away) {
       client.destroy()
       return
     }
     const upstream = connect(port, '127.0.0.1')
-    const connection = count++
     const state = { index: 0, swallowing: false, cut: false }
     for (const [from, source, target] of [
       ['client', client, upstream],
@@ -70,11 +74,16 @@ export async function startProxy(t: Scope, port: number): Promise<FaultProxy> {
       try {
         for await (const { type, bytes } of messages(source, from === 'client')) {
           if (state.cut) return
-          if (state.swallowing) continue
+          if (state.swallowing) {
+            swallowed++
+            continue
+          }
           const verdict = await judge({ from, type, bytes, index: state.index++, connection })
           if (verdict === 'pass') target.write(bytes)
-          else if (verdict === 'swallow') state.swallowing = true
-          else {
+          else if (verdict === 'swallow') {
+            state.swallowing = true
+            swallowed++
+          } else {
             state.cut = true
             // end(), not destroy(): what was handed on arrives.
             target.end(bytes.subarray(0, verdict.cut), () => {
@@ -111,6 +120,9 @@ export async function startProxy(t: Scope, port: number): Promise<FaultProxy> {
     },
     get connections() {
       return count
+    },
+    get swallowed() {
+      return swallowed
     },
   }
 }

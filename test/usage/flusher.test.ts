@@ -2,7 +2,7 @@
 
 import t from 'tap'
 import type { FlushOutcome } from '../../src/usage/flush.js'
-import { Flusher } from '../../src/usage/flusher.js'
+import { Flusher, retryDelay } from '../../src/usage/flusher.js'
 import { type FlushBatch, Tracker } from '../../src/usage/tracker.js'
 
 interface Call {
@@ -139,4 +139,18 @@ t.test('a flush asked for in the moment another ends does not run beside the one
   ;(await call(2)).answer()
   await Promise.all([second, third])
   t.equal(calls.length, 2)
+})
+
+t.test('tries back off exponentially with jitter, and never by more than the longest delay', async (t) => {
+  for (const [failures, least, most] of [
+    [1, 50, 100],
+    [2, 100, 200],
+    [5, 800, 1_600],
+    [11, 30_000, 60_000],
+    [10_000, 30_000, 60_000],
+  ] as const) {
+    const delays = Array.from({ length: 200 }, () => retryDelay(failures, 60_000))
+    t.ok(Math.min(...delays) >= least && Math.max(...delays) <= most, `after ${failures}`)
+    t.ok(new Set(delays).size > 100, 'replicas that fail together do not try together')
+  }
 })

@@ -1,0 +1,129 @@
+// A database that is away, or takes what it is sent and never answers: nothing waits for ever, nothing storms.
+
+import { setTimeout as sleep } from 'node:timers/promises'
+import { sql } from 'drizzle-orm'
+import t from 'tap'
+import { testDatabase } from '../helpers/database.js'
+import { startProcess } from '../helpers/process.js'
+import { json, logs, startReplica } from '../helpers/replica.js'
+import { startProxy } from './proxy.js'
+
+t.jobs = 4
+
+const POLL_MS = 10
+
+t.test('with the database away each try is one connection, and all is flushed when it is back', async (t) => {
+  const { url } = await testDatabase(t)
+  const proxy = await startProxy(t, Number(new URL(url).port))
+  const replica = await startReplica(t, proxy.through(url), { FLUSH_INTERVAL_MS: '200' })
+  proxy.setAway(true)
+  const before = proxy.connections
+  let sent = 0
+  for (; (await failures()) < 5; sent++) t.equal((await replica.send()).status, 202)
+  const tries = await failures()
+  const connections = proxy.connections - before
+  t.ok(connections <= tries + 1, `${tries} tries, ${connections} connections, ${sent} batches`)
+
+  proxy.setAway(false)
+  while (replica.app.usage.tracker.unflushedAge > 0) await sleep(POLL_MS)
+  t.match(await json(replica.get('/telemetry/snapshot')), { allowed_requests: sent })
+
+  async function failures(): Promise<number> {
+    const metric = await replica.app.metrics.flushes.get()
+    return metric.values.find(({ labels }) => labels.result === 'failed')?.value ?? 0
+  }
+})
+
+t.test(
+  'flushes and snapshots give up at their deadline, and all is there when it answers again',
+  async (t) => {
+    const { url } = await testDatabase(t)
+    const proxy = await startProxy(t, Number(new URL(url).port))
+    const replica = await startReplica(t, proxy.through(url), { FLUSH_INTERVAL_MS: '50' })
+
+    proxy.judge(() => 'swallow')
+    await replica.send({ logs: logs(3, 2) })
+    const refused = await replica.post('/telemetry/snapshot')
+    t.equal(refused.status, 503)
+    t.ok(refused.headers.get('retry-after'))
+    t.equal((await replica.send({ logs: logs(1, 0) })).status, 202, 'counting never stopped')
+
+    proxy.judge(() => 'pass')
+    while ((await replica.post('/telemetry/snapshot')).status !== 200);
+    t.match(await json(replica.get('/telemetry/snapshots')), {
+      snapshots: [{ allowed_requests: 4, denied_requests: 2 }],
+    })
+  },
+)
+
+t.test('a connection that falls silent in the middle of a flush wedges nothing', async (t) => {
+  const { url } = await testDatabase(t)
+  const proxy = await startProxy(t, Number(new URL(url).port))
+  const replica = await startReplica(t, proxy.through(url), { FLUSH_INTERVAL_MS: '50' })
+  // Committed, and the answer never comes: the worst place to fall silent.
+  const silenced = new Promise<void>((resolve) => {
+    let connection: number | undefined
+    proxy.judge((message) => {
+      if (message.from === 'client' && message.bytes.includes('with fence')) connection ??= message.connection
+      if (message.from !== 'server' || message.connection !== connection) return 'pass'
+      resolve()
+      return 'swallow'
+    })
+  })
+  await replica.send({ logs: logs(3, 2) })
+  await silenced
+  await replica.send({ logs: logs(1, 0) })
+  while (replica.app.usage.tracker.unflushedAge > 0) await sleep(POLL_MS)
+  t.match(await json(replica.get('/telemetry/snapshot')), { allowed_requests: 4, denied_requests: 2 })
+})
+
+t.test('a shutdown ends in time and says what may be lost', async (t) => {
+  const { url } = await testDatabase(t)
+  const proxy = await startProxy(t, Number(new URL(url).port))
+  const service = await startProcess(t, { DATABASE_URL: proxy.through(url), SHUTDOWN_TIMEOUT_MS: '1500' })
+  await service.send({ logs: logs(3, 2) })
+  proxy.judge(() => 'swallow')
+  const asked = service.post('/telemetry/snapshot').catch(() => undefined) // has a flush under way when it ends
+  while (proxy.swallowed === 0) await sleep(POLL_MS)
+  service.signal('SIGTERM')
+  t.strictSame(await service.exited, { code: 1, signal: null })
+  t.match(await service.log('the final flush failed'), { allowed_requests: 3, denied_requests: 2 })
+  await asked
+})
+
+t.test('every session has its timeouts', async (t) => {
+  const { database } = await testDatabase(t)
+  const [row] = await database.run((db) =>
+    db.execute(sql`select current_setting('statement_timeout') as statement,
+      current_setting('lock_timeout') as lock,
+      current_setting('idle_in_transaction_session_timeout') as idle`),
+  )
+  t.strictSame({ ...row }, { statement: '10s', lock: '5s', idle: '10s' })
+})
+
+t.test('a lock that is not to be had, and a statement that takes too long, say "not now"', async (t) => {
+  const { database } = await testDatabase(t)
+  await t.rejects(
+    database.run((db) =>
+      db.transaction(async (tx) => {
+        await tx.execute(sql`set local statement_timeout = 1`)
+        await tx.execute(sql`select pg_sleep(10)`)
+      }),
+    ),
+    { name: 'DatabaseUnavailableError' },
+  )
+  await t.rejects(
+    database.run((db) =>
+      db.transaction(async (tx) => {
+        await tx.execute(sql`set local lock_timeout = 1`)
+        await tx.execute(sql`lock table boundary_usage_stats`)
+        // Another connection of the pool, which the first one keeps waiting.
+        await db.transaction(async (other) => {
+          await other.execute(sql`set local lock_timeout = 1`)
+          await other.execute(sql`select * from boundary_usage_stats`)
+        })
+      }),
+    ),
+    { name: 'DatabaseUnavailableError' },
+  )
+})
