@@ -25,6 +25,8 @@ function answer(thrown: FastifyError, request: FastifyRequest, reply: FastifyRep
     request.log.error({ err: thrown, route: request.routeOptions.url }, 'request failed')
   if (statusCode === 401) reply.header('www-authenticate', 'Bearer')
   if (RETRIABLE.has(statusCode) && !reply.hasHeader('retry-after')) reply.header('retry-after', RETRY_AFTER_S)
+  // Fastify closes after every body it cannot read; where all of it came, requests that wait behind it go on.
+  if (statusCode === 400 && request.raw.complete) reply.removeHeader('connection')
   return reply.code(statusCode).send({
     statusCode,
     code: statusCode === 500 ? 'INTERNAL_ERROR' : (error.code ?? 'ERROR'),

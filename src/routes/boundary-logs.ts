@@ -1,25 +1,20 @@
 // POST /boundary/logs: an agent's batch, counted as a whole or not at all.
 
-import { getHeapStatistics } from 'node:v8'
 import { createGunzip } from 'node:zlib'
 import rateLimit from '@fastify/rate-limit'
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
-import underPressure from '@fastify/under-pressure'
 import type { Static } from '@sinclair/typebox'
 import { Ajv } from 'ajv'
 import type { FastifyRequest, RequestPayload } from 'fastify'
 import type { Config } from '../config.js'
-import { Forbidden, InvalidBody, InvalidGzip, Overloaded, UnsupportedEncoding } from '../errors.js'
+import { Forbidden, InvalidBody, InvalidGzip, UnsupportedEncoding } from '../errors.js'
 import { addFormats } from '../formats.js'
 import type { Identity } from '../plugins/auth.js'
 import type { BATCH_RESULTS } from '../plugins/metrics.js'
+import overload from '../plugins/overload.js'
 import { AcceptedSchema, BatchSchema, ref, responses } from './schemas.js'
 
 type Batch = Static<typeof BatchSchema>
-
-/** Beyond these the replica is overloaded. */
-const MAX_EVENT_LOOP_DELAY_MS = 1_000
-const MAX_HEAP_SHARE = 0.9
 
 /** The value of `result` in boundary_usage_batches_total, by status. */
 const RESULTS: Record<number, (typeof BATCH_RESULTS)[number]> = {
@@ -40,14 +35,7 @@ export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config }> = async
   // Only application/json is taken; Fastify's own text/plain parser would let a wrong type through to the schema.
   app.removeContentTypeParser('text/plain')
 
-  // Refuses batches before their bodies are read; probes, scrapes and admins still get their answers.
-  await app.register(underPressure, {
-    maxEventLoopDelay: MAX_EVENT_LOOP_DELAY_MS,
-    maxHeapUsedBytes: getHeapStatistics().heap_size_limit * MAX_HEAP_SHARE,
-    sampleInterval: 500,
-    retryAfter: 1,
-    customError: Overloaded,
-  })
+  await app.register(overload, { config })
 
   if (config.RATE_LIMIT_PER_MINUTE > 0) {
     await app.register(rateLimit, {

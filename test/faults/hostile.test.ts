@@ -1,0 +1,369 @@
+// Hostile clients: whatever they send or leave unsent is answered 4xx, counts nothing and grows nothing.
+
+import { once } from 'node:events'
+import { Agent, request as httpRequest } from 'node:http'
+import { connect, type Socket } from 'node:net'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
+import { gzipSync } from 'node:zlib'
+import fc from 'fast-check'
+import t, { type Test } from 'tap'
+import { testDatabase } from '../helpers/database.js'
+import { startProcess } from '../helpers/process.js'
+import { exchange, head } from '../helpers/raw.js'
+import { batch, logs, type Replica, startReplica } from '../helpers/replica.js'
+
+const SEED = Number(process.env.SEED ?? Date.now() % 2 ** 31)
+const MB = 1024 * 1024
+
+setFlagsFromString('--expose-gc')
+const collectGarbage = runInNewContext('gc') as () => void
+
+interface HttpRequest {
+  headers: [string, string][]
+  body: Buffer
+}
+
+const valid = Buffer.from(JSON.stringify(batch({ logs: logs(3, 2) })))
+
+/** A valid batch with some bytes of it replaced, put in, or taken out. */
+const mutated = fc
+  .array(
+    fc.record({
+      at: fc.nat(valid.length),
+      drop: fc.nat(8),
+      put: fc.oneof(
+        fc.uint8Array({ maxLength: 6 }).map(Buffer.from),
+        fc
+          .constantFrom('"', '{', '}', '[', ']', ',', 'null', '\\u0000', '\\', '1e999', '"__proto__":')
+          .map(Buffer.from),
+      ),
+    }),
+    { minLength: 1, maxLength: 4 },
+  )
+  .map((edits) =>
+    edits.reduce(
+      (bytes, { at, drop, put }) => Buffer.concat([bytes.subarray(0, at), put, bytes.subarray(at + drop)]),
+      valid,
+    ),
+  )
+
+/** A valid batch in which one value, at any depth, is another. */
+const retyped = fc
+  .record({ path: fc.nat(100), value: fc.oneof(fc.jsonValue(), fc.string({ unit: 'binary' })) })
+  .map(({ path, value }) => {
+    const places: [Record<string, unknown>, string][] = []
+    const whole: Record<string, unknown> = { body: JSON.parse(valid.toString()) }
+    const walk = (holder: Record<string, unknown>) => {
+      for (const [key, child] of Object.entries(holder)) {
+        places.push([holder, key])
+        if (typeof child === 'object' && child) walk(child as Record<string, unknown>)
+      }
+    }
+    walk(whole)
+    const [holder, key] = places[path % places.length] ?? [whole, 'body']
+    holder[key] = value
+    return Buffer.from(JSON.stringify(whole.body))
+  })
+
+const nested = fc
+  .tuple(fc.constantFrom('[', '{"a":', '{"logs":['), fc.nat(20_000))
+  .map(([open, depth]) => Buffer.from(open.repeat(depth)))
+
+const bodies = fc.oneof(
+  { weight: 4, arbitrary: mutated },
+  { weight: 4, arbitrary: retyped },
+  { weight: 1, arbitrary: nested },
+  { weight: 1, arbitrary: fc.json().map(Buffer.from) },
+  { weight: 1, arbitrary: fc.uint8Array({ maxLength: 2_000 }).map(Buffer.from) },
+)
+
+/** Characters that a header's value may hold. */
+const headerValue = fc.string({
+  unit: fc.integer({ min: 0x20, max: 0x7e }).map((code) => String.fromCharCode(code)),
+  maxLength: 60,
+})
+const headers = fc.array(
+  fc.oneof(
+    fc.tuple(
+      fc.constantFrom(
+        ...[
+          'content-type',
+          'content-encoding',
+          'accept',
+          'accept-encoding',
+          'authorization',
+          'x-forwarded-for',
+        ],
+        ...['x-request-id', 'range', 'if-match', 'cookie', 'origin', 'te', '__proto__', 'constructor'],
+      ),
+      fc.oneof(
+        headerValue,
+        fc.constantFrom(
+          'gzip',
+          'gzip, gzip',
+          'br',
+          'application/json; charset=utf-16',
+          'application/json;',
+          '*/*',
+        ),
+      ),
+    ),
+    fc.tuple(fc.stringMatching(/^x-[a-z]{1,20}$/), headerValue),
+  ),
+  { maxLength: 4 },
+)
+
+const requests: fc.Arbitrary<HttpRequest> = fc
+  .record({ body: bodies, headers, encoding: fc.constantFrom('none', 'none', 'gzip', 'cut', 'flipped') })
+  .map(({ body, headers, encoding }) => {
+    const all: [string, string][] = [['content-type', 'application/json'], ...headers]
+    if (encoding === 'none') return { headers: all, body }
+    const packed = gzipSync(body)
+    if (encoding === 'flipped')
+      packed.writeUInt8(packed.readUInt8(packed.length >> 1) ^ 0x10, packed.length >> 1)
+    const sent = encoding === 'cut' ? packed.subarray(0, packed.length - 5) : packed
+    return { headers: [...all, ['content-encoding', 'gzip']], body: sent }
+  })
+
+/** What the replica holds, in requests and ids. */
+function held({ app }: Replica) {
+  return { ...app.usage.tracker.unflushed, ...app.usage.tracker.tracked }
+}
+
+async function usedBytes(): Promise<number> {
+  await sleep(50) // what the last answers hold is let go of
+  collectGarbage()
+  const { heapUsed, external } = process.memoryUsage()
+  return heapUsed + external
+}
+
+function send(
+  agent: Agent,
+  url: string,
+  { headers, body }: HttpRequest,
+): Promise<{ status: number; text: string }> {
+  return new Promise((resolve, reject) => {
+    const merged: Record<string, string> = Object.create(null)
+    for (const [name, value] of headers) merged[name] = value
+    const request = httpRequest(
+      `${url}/boundary/logs`,
+      { method: 'POST', agent, headers: { ...merged, 'content-length': body.length } },
+      (response) => {
+        let text = ''
+        response.setEncoding('utf8').on('data', (chunk) => {
+          text += chunk
+        })
+        response.on('end', () => resolve({ status: response.statusCode ?? 0, text }))
+      },
+    )
+    request.on('error', reject)
+    request.end(body)
+  })
+}
+
+t.test('twenty thousand malformed requests: no 5xx, and only what was answered 202 is counted', async (t) => {
+  const { url } = await testDatabase(t)
+  const replica = await startReplica(t, url)
+  const agent = new Agent({ keepAlive: true, maxSockets: 20 })
+  t.teardown(() => agent.destroy())
+  const seen: Record<number, number> = {}
+  const run = (numRuns: number, seed: number) =>
+    fc.assert(
+      fc.asyncProperty(fc.array(requests, { minLength: 20, maxLength: 20 }), async (group) => {
+        const before = held(replica)
+        const answers = await Promise.all(group.map((each) => send(agent, replica.url, each)))
+        let [allowed, denied] = [before.allowed, before.denied]
+        for (const { status, text } of answers) {
+          seen[status] = (seen[status] ?? 0) + 1
+          if (status < 200 || status >= 500) throw new Error(`${status}: ${text}`)
+          const answer = JSON.parse(text)
+          if (status === 202) {
+            allowed += answer.allowed
+            denied += answer.denied
+          } else if (typeof answer.message !== 'string' || answer.statusCode !== status)
+            throw new Error(`no error of ours: ${text}`)
+        }
+        const after = held(replica)
+        if (after.allowed !== allowed || after.denied !== denied)
+          throw new Error(`counted ${JSON.stringify(after)}, answered ${JSON.stringify({ allowed, denied })}`)
+      }),
+      { numRuns, seed },
+    )
+
+  await run(250, SEED) // warm: compiled code and pools are no growth
+  const before = await usedBytes()
+  const growth = []
+  for (let part = 1; part <= 3; part++) {
+    await run(250, SEED + part)
+    growth.push((await usedBytes()) - before)
+  }
+  // What is kept of each request would be there after each part.
+  t.ok(Math.min(...growth) < 4 * MB, `grew by ${growth.map((bytes) => (bytes / MB).toFixed(1))} MB`)
+  t.ok((seen[400] ?? 0) > 5_000, JSON.stringify(seen))
+  t.comment(`seed ${SEED}; answers by status: ${JSON.stringify(seen)}`)
+})
+
+t.test('two thousand requests that are no HTTP: answered or closed, nothing counted', async (t) => {
+  const { url } = await testDatabase(t)
+  const replica = await startReplica(t, url, { REQUEST_TIMEOUT_MS: '1000' })
+  const line = fc.oneof(
+    fc.string({ unit: 'binary', maxLength: 40 }),
+    fc.constantFrom(
+      ...['content-length: -1', 'content-length: 1e3', 'content-length: 10\r\ncontent-length: 20', 'host:'],
+      ...[
+        'transfer-encoding: chunked',
+        'transfer-encoding: gzip, chunked',
+        'expect: 100-continue',
+        'upgrade: h2c',
+      ],
+      ...[`x: ${'y'.repeat(20_000)}`, ': empty', 'a b: c', 'connection: upgrade'],
+    ),
+  )
+  const start = fc.constantFrom(
+    ...['POST /boundary/logs HTTP/1.1', 'POST /boundary/logs HTTP/1.0', 'POST /boundary/logs HTTP/9.9'],
+    ...['GET /boundary/logs HTTP/1.1', 'POST //boundary/logs HTTP/1.1', 'POST /boundary/%2e%2e/x HTTP/1.1'],
+    ...['PRI * HTTP/2.0', 'POST', '', 'POST /%ff%fe HTTP/1.1', `POST /${'a'.repeat(20_000)} HTTP/1.1`],
+  )
+  const before = held(replica)
+  await fc.assert(
+    fc.asyncProperty(
+      fc.array(fc.record({ start, lines: fc.array(line, { maxLength: 4 }), body: mutated }), {
+        minLength: 20,
+        maxLength: 20,
+      }),
+      async (group) => {
+        const answers = await Promise.all(
+          group.map(({ start, lines, body }) => {
+            const head = [
+              start,
+              'content-type: application/json',
+              ...lines,
+              'connection: close',
+              '',
+              '',
+            ].join('\r\n')
+            return exchange(replica.url, Buffer.concat([Buffer.from(head), body]))
+          }),
+        )
+        for (const answer of answers)
+          if (answer !== '' && !/^HTTP\/1\.1 (1|4)\d\d /.test(answer)) throw new Error(answer)
+      },
+    ),
+    { numRuns: 100, seed: SEED },
+  )
+  t.strictSame(held(replica), before, `seed ${SEED}`)
+  t.equal((await replica.send()).status, 202, 'and it goes on serving')
+})
+
+t.test('pipelined requests are answered in order and counted one by one', async (t) => {
+  const { url } = await testDatabase(t)
+  const replica = await startReplica(t, url)
+  const good = Buffer.from(JSON.stringify(batch()))
+  const bad = Buffer.from('{"logs":')
+  const pieces = Array.from({ length: 200 }, (_, n) => {
+    const body = n % 3 === 0 ? bad : good
+    return Buffer.concat([Buffer.from(head(body.length, n === 199 ? { connection: 'close' } : {})), body])
+  })
+  const answer = await exchange(replica.url, Buffer.concat(pieces))
+  const statuses = [...answer.matchAll(/HTTP\/1\.1 (\d{3}) /g)].map(([, status]) => Number(status))
+  t.strictSame(
+    statuses,
+    pieces.map((_, n) => (n % 3 === 0 ? 400 : 202)),
+  )
+  t.equal(held(replica).allowed, 133)
+})
+
+t.test('clients that disconnect in mid-body, at every place, count nothing and leave nothing', async (t) => {
+  const { url } = await testDatabase(t)
+  const replica = await startReplica(t, url)
+  const bytes = Buffer.concat([Buffer.from(head(valid.length)), valid])
+  for (let from = 1; from < bytes.length; from += 50)
+    await Promise.all(
+      Array.from({ length: Math.min(50, bytes.length - from) }, (_, n) =>
+        exchange(replica.url, bytes.subarray(0, from + n), { hangUp: true }),
+      ),
+    )
+  t.strictSame(held(replica), { allowed: 0, denied: 0, workspaces: 0, users: 0 })
+  t.equal((await replica.send()).status, 202)
+})
+
+t.test('five thousand connections, idle and half way through a body, do not keep others out', async (t) => {
+  const { url } = await testDatabase(t)
+  const service = await startProcess(t, { DATABASE_URL: url })
+  const sockets: Socket[] = []
+  t.teardown(() => {
+    for (const socket of sockets) socket.destroy()
+  })
+  for (let n = 0; n < 5_000; n += 250)
+    await Promise.all(
+      Array.from({ length: 250 }, async (_, i) => {
+        const socket = connect(service.port, '127.0.0.1')
+        sockets.push(socket)
+        await once(socket, 'connect')
+        socket.on('error', () => {})
+        if (i % 2) socket.write(head(valid.length) + valid.subarray(0, 40))
+      }),
+    )
+  for (let n = 0; n < 20; n++) t.equal((await service.send({ logs: logs(2, 1) })).status, 202)
+  t.match(await (await service.get('/telemetry/snapshot')).json(), {
+    allowed_requests: 40,
+    denied_requests: 20,
+  })
+})
+
+t.test('bodies on their way hold no more than their budget; beyond it 503 with Retry-After', async (t) => {
+  const { url } = await testDatabase(t)
+  const replica = await startReplica(t, url)
+  const open = await Promise.all(
+    Array.from({ length: 64 }, async () => {
+      const socket = connect(Number(new URL(replica.url).port), '127.0.0.1')
+      await once(socket, 'connect')
+      // Nobody knows how long a chunked body will be.
+      socket.write(
+        'POST /boundary/logs HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{\r\n',
+      )
+      return socket
+    }),
+  )
+  await until(t, replica, 503)
+  t.equal((await replica.get('/-/ready')).status, 200, 'probes are answered')
+  for (const socket of open) socket.destroy()
+  await until(t, replica, 202)
+})
+
+t.test(
+  'while the event loop is slow batches are 503 with Retry-After, and probes are answered',
+  async (t) => {
+    const { url } = await testDatabase(t)
+    const replica = await startReplica(t, url)
+    let isSlow = true
+    const slow = () => {
+      const end = performance.now() + 1_300
+      while (performance.now() < end);
+      if (isSlow) setTimeout(slow, 1)
+    }
+    slow()
+    await until(t, replica, 503)
+    t.equal((await replica.get('/-/ready')).status, 200)
+    isSlow = false
+    await until(t, replica, 202)
+    t.equal(held(replica).denied, 0)
+  },
+)
+
+/** Sends batches until one is answered `status`; what is 503 was not counted and says when to come back. */
+async function until(t: Test, replica: Replica, status: number): Promise<void> {
+  for (;;) {
+    const before = held(replica)
+    const response = await replica.send()
+    if (response.status === 503) {
+      t.equal(response.headers.get('retry-after'), '1')
+      t.match(await response.json(), { code: 'OVERLOADED' })
+      t.strictSame(held(replica), before)
+    }
+    if (response.status === status) return
+    await sleep(20)
+  }
+}
