@@ -90,6 +90,12 @@ export const SettingsSchema = Type.Object({
   ),
   BODY_LIMIT_BYTES: integer(4_194_304, 1024, 67_108_864, 'Largest body, after decompression too.'),
   RATE_LIMIT_PER_MINUTE: integer(0, 0, 1_000_000, 'Batches a minute for each credential; 0: no limit.'),
+  EXACT_LIMIT: integer(
+    100_000,
+    1,
+    10_000_000,
+    'Ids of a kind counted exactly; beyond them a sketch estimates.',
+  ),
   REQUEST_TIMEOUT_MS: integer(30_000, 100, 600_000, 'Time a client may take to send a whole request.'),
   SHUTDOWN_TIMEOUT_MS: integer(10_000, 100, 600_000, 'Time from SIGTERM to exit at the most.'),
   TRUST_PROXY: bool(false, 'Take the client address from X-Forwarded-For.'),

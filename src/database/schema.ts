@@ -1,8 +1,27 @@
 // The tables. Property names are the column names, so that rows go to JSON as they are.
 
 import { sql } from 'drizzle-orm'
-import { bigint, check, integer, pgTable, text, timestamp, uniqueIndex, uuid } from 'drizzle-orm/pg-core'
+import {
+  bigint,
+  bit,
+  check,
+  customType,
+  index,
+  integer,
+  pgTable,
+  smallint,
+  text,
+  timestamp,
+  uniqueIndex,
+  uuid,
+} from 'drizzle-orm/pg-core'
 
+/** The size of a sketch, in bits: see src/usage/sketch.ts. */
+const SKETCH_BITS = 196_608
+
+/** Null in a row of a version that had no sketches: it counts with its own numbers. */
+const sketch = () => bit({ dimensions: SKETCH_BITS })
+const bytea = customType<{ data: Uint8Array }>({ dataType: () => 'bytea' })
 const count = () => bigint({ mode: 'number' }).notNull()
 const time = () => timestamp({ withTimezone: true, mode: 'date' })
 
@@ -15,6 +34,8 @@ export const boundaryUsageStats = pgTable('boundary_usage_stats', {
   denied_requests: count(),
   /** The flush that inserted the row: how a replica learns that a snapshot has begun a new period. */
   first_flush_seq: count(),
+  workspaces_sketch: sketch(),
+  users_sketch: sketch(),
   window_start: time().notNull(),
   updated_at: time().notNull(),
 })
@@ -46,10 +67,37 @@ export const telemetrySnapshots = pgTable(
     unique_users_summed: count(),
     allowed_requests: count(),
     denied_requests: count(),
+    workspaces_sketch: sketch(),
+    users_sketch: sketch(),
+    /** Null where there was no sink when it was taken. */
+    delivery_state: text({ enum: ['pending', 'delivered', 'dead'] }),
+    delivery_attempts: integer().notNull().default(0),
+    /** While pending: when it may be tried again. An attempt under way has moved it on, in case it never ends. */
+    delivery_due_at: time(),
+    delivered_at: time(),
+    delivery_error: text(),
   },
   (table) => [
     uniqueIndex('telemetry_snapshots_period_end_key').on(table.period_end),
     check('telemetry_snapshots_trigger_check', sql`${table.trigger} in ('manual', 'schedule')`),
     check('telemetry_snapshots_period_check', sql`${table.period_start} <= ${table.period_end}`),
+    check(
+      'telemetry_snapshots_delivery_state_check',
+      sql`${table.delivery_state} in ('pending', 'delivered', 'dead')`,
+    ),
+    index('telemetry_snapshots_delivery_due_idx')
+      .on(table.delivery_due_at)
+      .where(sql`${table.delivery_state} = 'pending'`),
   ],
+)
+
+/** One row: what all replicas of the deployment share. */
+export const settings = pgTable(
+  'settings',
+  {
+    id: smallint().primaryKey().default(1),
+    /** The key of the sketches' hash. Without it the sketches there are cannot be merged with new ones. */
+    sketch_key: bytea().notNull(),
+  },
+  (table) => [check('settings_one_row_check', sql`${table.id} = 1`)],
 )

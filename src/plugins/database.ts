@@ -11,6 +11,7 @@ import {
   type Db,
 } from '../database/client.js'
 import { checkMigrated, migrate } from '../database/migrate.js'
+import { readSketchKey } from '../database/settings.js'
 
 const RETRY_MS = 1_000
 
@@ -20,7 +21,7 @@ declare module 'fastify' {
       /** Runs `work` as Database.run does; rejects with DatabaseUnavailableError until the schema is in place. */
       run<T>(work: (db: Db) => Promise<T>, deadlineMs?: number): Promise<T>
       /** Resolves when the schema is in place; rejects if that cannot come about by waiting. */
-      readonly prepared: Promise<void>
+      readonly prepared: Promise<{ sketchKey: Uint8Array }>
       readonly isPrepared: boolean
       readonly up: boolean
     }
@@ -40,8 +41,9 @@ export default fp<{ config: Config }>(
     })
 
     let isPrepared = false
-    const prepared = prepare(database, config, app.shutdown.signal).then(() => {
+    const prepared = prepare(database, config, app.shutdown.signal).then((shared) => {
       isPrepared = true
+      return shared
     })
     prepared.catch(() => {}) // for whoever awaits it; a replica in which nobody does stays not ready
 
@@ -88,11 +90,16 @@ async function locate(
   return { target: { path: embedded.socketPath }, stop: embedded.stop }
 }
 
-/** Brings the schema about, or waits for it; a database that is away is waited for. */
-async function prepare(database: Database, config: Config, signal: AbortSignal): Promise<void> {
+/** Brings the schema about, or waits for it, and reads what replicas share; a database that is away is waited for. */
+async function prepare(
+  database: Database,
+  config: Config,
+  signal: AbortSignal,
+): Promise<{ sketchKey: Uint8Array }> {
   for (;;) {
     try {
-      return await (config.MIGRATE_ON_START ? migrate(database) : checkMigrated(database))
+      await (config.MIGRATE_ON_START ? migrate(database) : checkMigrated(database))
+      return { sketchKey: await database.run(readSketchKey) }
     } catch (error) {
       if (signal.aborted || !(error instanceof DatabaseUnavailableError)) throw error
       await sleep(RETRY_MS * (0.5 + Math.random() / 2), undefined, { signal, ref: false })

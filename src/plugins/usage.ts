@@ -7,6 +7,7 @@ import { DatabaseUnavailableError } from '../database/client.js'
 import { DatabaseUnavailable, OutcomeUnknown } from '../errors.js'
 import { applyFlush, type Replica, registerReplica } from '../usage/flush.js'
 import { CommitTimeoutError, Flusher } from '../usage/flusher.js'
+import { sketchHash } from '../usage/sketch.js'
 import { Tracker } from '../usage/tracker.js'
 import { version } from '../version.js'
 
@@ -35,7 +36,7 @@ declare module 'fastify' {
 export default fp<{ config: Config }>(
   async (app, { config }) => {
     const replica = { replicaId: randomUUID(), name: config.REPLICA_NAME, version }
-    const tracker = new Tracker()
+    const tracker = new Tracker(config.EXACT_LIMIT)
     const { metrics, database, shutdown } = app
 
     const closing = new AbortController()
@@ -55,10 +56,15 @@ export default fp<{ config: Config }>(
     })
     let isSettled = true
 
-    async function countDurably(...batch: Parameters<Tracker['track']>): Promise<void> {
-      // Refused before it is tracked: an answer that is not 2xx counts nothing.
-      if (!database.isPrepared || flusher.isFailing) throw new DatabaseUnavailable()
+    // Refused before it is tracked: an answer that is not 2xx counts nothing.
+    function count(...batch: Parameters<Tracker['track']>): void {
+      if (tracker.isFull) throw new DatabaseUnavailable()
       tracker.track(...batch)
+    }
+
+    async function countDurably(...batch: Parameters<Tracker['track']>): Promise<void> {
+      if (!database.isPrepared || flusher.isFailing) throw new DatabaseUnavailable()
+      count(...batch)
       try {
         await flusher.commit(COMMIT_TIMEOUT_MS)
       } catch (error) {
@@ -70,7 +76,7 @@ export default fp<{ config: Config }>(
       replica,
       tracker,
       flush: () => flusher.flush(),
-      count: config.ACK === 'durable' ? countDurably : tracker.track.bind(tracker),
+      count: config.ACK === 'durable' ? countDurably : count,
       get unready() {
         if (config.ACK === 'durable' && flusher.isFailing)
           return 'the database cannot be reached, and ACK=durable needs it'
@@ -93,12 +99,13 @@ export default fp<{ config: Config }>(
     )
     metrics.gauges(
       'boundary_usage_tracked_ids',
-      'Distinct ids held in memory for the period in progress.',
+      'Distinct ids that this replica has seen in the period in progress.',
       'kind',
       () => ({ workspace: tracker.tracked.workspaces, user: tracker.tracked.users }),
     )
 
-    const background = database.prepared.then(async () => {
+    const background = database.prepared.then(async ({ sketchKey }) => {
+      tracker.useHash(sketchHash(sketchKey))
       await database
         .run((db) => registerReplica(db, replica))
         .catch((err) => app.log.warn({ err }, 'replica not registered yet: its first flush will do that'))

@@ -3,7 +3,7 @@
 import { asc, desc, eq, getTableColumns, lt } from 'drizzle-orm'
 import type { Executor } from '../database/client.js'
 import { boundaryUsageReplicas, telemetrySnapshots } from '../database/schema.js'
-import { type Snapshot, withDuration } from './snapshot.js'
+import { type Snapshot, snapshotColumns, withDuration } from './snapshot.js'
 
 export interface SnapshotPage {
   snapshots: Snapshot[]
@@ -14,7 +14,7 @@ export interface SnapshotPage {
 /** Snapshots whose period ended before `before`, newest first, `limit` at the most. */
 export async function listSnapshots(db: Executor, limit: number, before?: Date): Promise<SnapshotPage> {
   const rows = await db
-    .select()
+    .select(snapshotColumns)
     .from(telemetrySnapshots)
     .where(before && lt(telemetrySnapshots.period_end, before))
     .orderBy(desc(telemetrySnapshots.period_end))
@@ -28,7 +28,7 @@ export async function listSnapshots(db: Executor, limit: number, before?: Date):
 
 /** The snapshot of that id, if it is recorded. */
 export async function findSnapshot(db: Executor, id: string): Promise<Snapshot | undefined> {
-  const [row] = await db.select().from(telemetrySnapshots).where(eq(telemetrySnapshots.id, id))
+  const [row] = await db.select(snapshotColumns).from(telemetrySnapshots).where(eq(telemetrySnapshots.id, id))
   return row && withDuration(row)
 }
 

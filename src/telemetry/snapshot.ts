@@ -1,13 +1,31 @@
 // The snapshot: sums the rows of all replicas, deletes them and records the sum, in one transaction.
 
 import { randomUUID } from 'node:crypto'
-import { desc, sql } from 'drizzle-orm'
-import type { AnyPgColumn } from 'drizzle-orm/pg-core'
+import { desc, eq, type SQL, sql } from 'drizzle-orm'
 import type { Db, Executor } from '../database/client.js'
 import { lockKeys } from '../database/locks.js'
 import { boundaryUsageReplicas, boundaryUsageStats, telemetrySnapshots } from '../database/schema.js'
+import { distinctCount, type Merged, mergeColumns, mergedJson } from './distinct.js'
 
-type SnapshotRow = typeof telemetrySnapshots.$inferSelect
+const t = telemetrySnapshots
+/** The columns that make a snapshot: neither its sketches, which are large, nor its delivery. */
+export const snapshotColumns = {
+  id: t.id,
+  trigger: t.trigger,
+  reported_by: t.reported_by,
+  replicas: t.replicas,
+  period_start: t.period_start,
+  period_end: t.period_end,
+  taken_at: t.taken_at,
+  unique_workspaces: t.unique_workspaces,
+  unique_users: t.unique_users,
+  unique_workspaces_summed: t.unique_workspaces_summed,
+  unique_users_summed: t.unique_users_summed,
+  allowed_requests: t.allowed_requests,
+  denied_requests: t.denied_requests,
+}
+
+type SnapshotRow = Pick<typeof telemetrySnapshots.$inferSelect, keyof typeof snapshotColumns>
 export type Trigger = SnapshotRow['trigger']
 
 /** A snapshot as the API shows it; `id` is null in a preview. */
@@ -52,23 +70,32 @@ export async function takeSnapshot(db: Db, request: SnapshotRequest): Promise<Sn
       periodEnd.setTime(periodStart.getTime() + 1)
     }
 
-    const taken = tx.$with('taken').as(tx.delete(boundaryUsageStats).returning())
-    const [sums] = await tx.with(taken).select(sumsOf(taken)).from(taken)
-    if (!sums) throw new Error('an aggregate without GROUP BY returned no row')
-
+    const id = randomUUID()
+    const [merged] = await tx.execute<MergedRow>(sql`
+      with taken as (
+        delete from ${boundaryUsageStats} returning *
+      ), merged as (
+        ${mergeOf(sql`taken`)}
+      ), recorded as (
+        insert into telemetry_snapshots
+          (id, trigger, reported_by, replicas, period_start, period_end, taken_at,
+           unique_workspaces, unique_users, unique_workspaces_summed, unique_users_summed,
+           allowed_requests, denied_requests, workspaces_sketch, users_sketch)
+        select ${id}::uuid, ${request.trigger}, ${request.reportedBy}::uuid, replicas,
+          ${periodStart.toISOString()}::timestamptz, ${periodEnd.toISOString()}::timestamptz,
+          ${now.toISOString()}::timestamptz, 0, 0, workspaces_summed, users_summed,
+          allowed_requests, denied_requests, workspaces_sketch, users_sketch
+        from merged
+      )
+      ${selectMerged}`)
+    // What only the estimate knows follows in the same transaction; the sketches stay where they are.
+    const counts = countsOf(merged)
     const [row] = await tx
-      .insert(telemetrySnapshots)
-      .values({
-        id: randomUUID(),
-        trigger: request.trigger,
-        reported_by: request.reportedBy,
-        period_start: periodStart,
-        period_end: periodEnd,
-        taken_at: now,
-        ...sums,
-      })
-      .returning()
-    if (!row) throw new Error('INSERT … RETURNING returned no row')
+      .update(telemetrySnapshots)
+      .set({ unique_workspaces: counts.unique_workspaces, unique_users: counts.unique_users })
+      .where(eq(telemetrySnapshots.id, id))
+      .returning(snapshotColumns)
+    if (!row) throw new Error('the snapshot that was inserted is not there')
     return { result: 'taken', now, snapshot: withDuration(row) }
   })
 }
@@ -78,8 +105,9 @@ export async function previewSnapshot(db: Db, reportedBy: string): Promise<Snaps
   return db.transaction(
     async (tx) => {
       const { now, periodStart } = await readPeriod(tx)
-      const [sums] = await tx.select(sumsOf(boundaryUsageStats)).from(boundaryUsageStats)
-      if (!sums) throw new Error('an aggregate without GROUP BY returned no row')
+      const [merged] = await tx.execute<MergedRow>(
+        sql`with merged as (${mergeOf(sql`${boundaryUsageStats}`)}) ${selectMerged}`,
+      )
       return withDuration({
         id: null,
         trigger: 'manual' as const,
@@ -87,7 +115,7 @@ export async function previewSnapshot(db: Db, reportedBy: string): Promise<Snaps
         period_start: periodStart,
         period_end: now > periodStart ? now : periodStart,
         taken_at: now,
-        ...sums,
+        ...countsOf(merged),
       })
     },
     { isolationLevel: 'repeatable read', accessMode: 'read only' },
@@ -130,17 +158,39 @@ async function readPeriod(db: Executor): Promise<{ now: Date; periodStart: Date 
   return { now: new Date(row.now_ms), periodStart: new Date(row.start_ms) }
 }
 
-type Summed = 'unique_workspaces_count' | 'unique_users_count' | 'allowed_requests' | 'denied_requests'
+interface MergedRow extends Record<string, unknown> {
+  replicas: number
+  allowed_requests: number
+  denied_requests: number
+  workspaces: Merged
+  users: Merged
+}
 
-function sumsOf(rows: Record<Summed, AnyPgColumn>) {
-  const sum = (column: AnyPgColumn) => sql`coalesce(sum(${column}), 0)::bigint`.mapWith(Number)
+/** Sums and merges usage rows. */
+const mergeOf = (rows: SQL) => sql`
+  select count(*)::int as replicas,
+    coalesce(sum(allowed_requests), 0)::bigint as allowed_requests,
+    coalesce(sum(denied_requests), 0)::bigint as denied_requests,
+    ${mergeColumns('workspaces', sql`unique_workspaces_count`, sql`workspaces_sketch`)},
+    ${mergeColumns('users', sql`unique_users_count`, sql`users_sketch`)}
+  from ${rows}`
+
+/** Of what mergeOf made, all but the sketches: they stay in the database. */
+const selectMerged = sql`
+  select replicas, allowed_requests::float8, denied_requests::float8,
+    ${mergedJson('workspaces')} as workspaces, ${mergedJson('users')} as users
+  from merged`
+
+function countsOf(merged: MergedRow | undefined) {
+  if (!merged) throw new Error('an aggregate without GROUP BY returned no row')
+  const { replicas, allowed_requests, denied_requests, workspaces, users } = merged
   return {
-    replicas: sql`count(*)::int`.mapWith(Number),
-    unique_workspaces: sum(rows.unique_workspaces_count),
-    unique_users: sum(rows.unique_users_count),
-    unique_workspaces_summed: sum(rows.unique_workspaces_count),
-    unique_users_summed: sum(rows.unique_users_count),
-    allowed_requests: sum(rows.allowed_requests),
-    denied_requests: sum(rows.denied_requests),
+    replicas,
+    unique_workspaces: distinctCount(workspaces),
+    unique_users: distinctCount(users),
+    unique_workspaces_summed: workspaces.summed,
+    unique_users_summed: users.summed,
+    allowed_requests,
+    denied_requests,
   }
 }

@@ -1,12 +1,17 @@
 // Counts what this replica was told, in memory, and hands it out in batches that can be flushed exactly once.
 
+import { DistinctIds } from './distinct-ids.js'
+import type { SketchHash } from './sketch.js'
+
 /** What one flush carries. Its content never changes, so that it can be tried again under the same number. */
 export interface FlushBatch {
   /** 1, 2, 3 … per replica. */
   readonly flushSeq: number
-  /** Distinct ids seen since the batch before: the counts if this flush opens a new period. */
-  readonly workspaces: ReadonlySet<string>
-  readonly users: ReadonlySet<string>
+  /** The ids seen since the batch before: what counts if this flush opens a new period. */
+  readonly workspaces: DistinctIds
+  readonly users: DistinctIds
+  /** False if all of them have been flushed in this period before, as far as this replica knows. */
+  readonly hasNewIds: boolean
   /** Distinct ids seen in the whole period: the counts if it does not. */
   readonly periodWorkspaces: number
   readonly periodUsers: number
@@ -28,42 +33,71 @@ export interface FlushBatch {
  * a flush that opens a period; that one's own sets are.
  */
 export class Tracker {
-  #period = new IdSets()
-  #pending = new Pending()
+  #period: Ids
+  #pending: Pending
   #frozen: FlushBatch | undefined
   #lastFlushSeq = 0
+  #hash: SketchHash | undefined
+  readonly #limit: number
   readonly #now: () => number
 
-  /** `now` is a monotonic clock in milliseconds. */
-  constructor(now: () => number = () => performance.now()) {
+  /** Counts up to `exactLimit` ids of a kind exactly. `now` is a monotonic clock in milliseconds. */
+  constructor(exactLimit: number, now: () => number = () => performance.now()) {
+    this.#limit = exactLimit
     this.#now = now
+    this.#period = this.#noIds()
+    this.#pending = this.#nothing()
   }
 
-  /** Counts one batch of boundary logs. Ids must come in their canonical form. */
+  /** Gives the hash of the deployment, which its database knows; needed before the first flush. */
+  useHash(hash: SketchHash): void {
+    this.#hash = hash
+    for (const kind of KINDS) {
+      this.#period[kind].resolve(hash)
+      // Hashed once: what is pending or frozen is of the period, too.
+      const positionOf = (id: string) => this.#period[kind].position(id) ?? hash(id)
+      this.#pending.ids[kind].resolve(positionOf)
+      this.#frozen?.[kind].resolve(positionOf)
+    }
+  }
+
+  /** Whether no more can be tracked until the hash is known: ids beyond the limit can only be sketched. */
+  get isFull(): boolean {
+    return this.#hash === undefined && KINDS.some((kind) => this.#period[kind].isAtLimit)
+  }
+
+  /** Counts one batch of boundary logs. Ids must come in their canonical form. Not to be called while full. */
   track(workspaceId: string, ownerId: string, allowed: number, denied: number): void {
-    this.#period.add(workspaceId, ownerId)
-    this.#pending.ids.add(workspaceId, ownerId)
+    this.#add('workspaces', workspaceId)
+    this.#add('users', ownerId)
     this.#pending.allowed += allowed
     this.#pending.denied += denied
     this.#pending.since ??= this.#now()
   }
 
+  #add(kind: Kind, id: string): void {
+    const position = this.#period[kind].position(id) ?? this.#hash?.(id)
+    if (this.#period[kind].add(id, position)) this.#pending.hasNewIds = true
+    this.#pending.ids[kind].add(id, position)
+  }
+
   /** The batch that is still unsettled, or else what came since it was frozen; undefined if nothing came. */
   nextBatch(): FlushBatch | undefined {
     if (this.#frozen) return this.#frozen
-    const { ids, allowed, denied, since } = this.#pending
+    const { ids, hasNewIds, allowed, denied, since } = this.#pending
     if (since === undefined) return undefined
     this.#frozen = {
       flushSeq: ++this.#lastFlushSeq,
       workspaces: ids.workspaces,
       users: ids.users,
-      periodWorkspaces: this.#period.workspaces.size,
-      periodUsers: this.#period.users.size,
+      hasNewIds,
+      periodWorkspaces: this.#period.workspaces.count,
+      periodUsers: this.#period.users.count,
       allowedRequests: allowed,
       deniedRequests: denied,
       since,
     }
-    this.#pending = new Pending()
+    this.#pending = this.#nothing()
     return this.#frozen
   }
 
@@ -71,7 +105,9 @@ export class Tracker {
   settle(batch: FlushBatch, newPeriod: boolean): void {
     if (batch !== this.#frozen) throw new Error(`flush ${batch.flushSeq} is not the unsettled one`)
     this.#frozen = undefined
-    if (newPeriod) this.#period = new IdSets(batch, this.#pending.ids)
+    if (!newPeriod) return
+    this.#period = this.#noIds(batch, this.#pending.ids)
+    this.#pending.hasNewIds = this.#pending.since !== undefined
   }
 
   /** The batch that was handed out and not settled, if any. */
@@ -98,32 +134,31 @@ export class Tracker {
     return since === undefined ? 0 : this.#now() - since
   }
 
-  /** Distinct ids held for the period in progress. */
+  /** Distinct ids of the period in progress. */
   get tracked(): { workspaces: number; users: number } {
-    return { workspaces: this.#period.workspaces.size, users: this.#period.users.size }
+    return { workspaces: this.#period.workspaces.count, users: this.#period.users.count }
   }
-}
 
-class IdSets {
-  readonly workspaces = new Set<string>()
-  readonly users = new Set<string>()
-
-  constructor(...sources: { workspaces: ReadonlySet<string>; users: ReadonlySet<string> }[]) {
-    for (const { workspaces, users } of sources) {
-      for (const id of workspaces) this.workspaces.add(id)
-      for (const id of users) this.users.add(id)
+  #noIds(...sources: Ids[]): Ids {
+    return {
+      workspaces: new DistinctIds(this.#limit, ...sources.map(({ workspaces }) => workspaces)),
+      users: new DistinctIds(this.#limit, ...sources.map(({ users }) => users)),
     }
   }
 
-  add(workspaceId: string, ownerId: string): void {
-    this.workspaces.add(workspaceId)
-    this.users.add(ownerId)
+  #nothing(): Pending {
+    return { ids: this.#noIds(), hasNewIds: false, allowed: 0, denied: 0, since: undefined }
   }
 }
 
-class Pending {
-  readonly ids = new IdSets()
-  allowed = 0
-  denied = 0
+const KINDS = ['workspaces', 'users'] as const
+type Kind = (typeof KINDS)[number]
+type Ids = Readonly<Record<Kind, DistinctIds>>
+
+interface Pending {
+  readonly ids: Ids
+  hasNewIds: boolean
+  allowed: number
+  denied: number
   since: number | undefined
 }

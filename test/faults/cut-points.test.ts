@@ -6,8 +6,9 @@ import { connectDatabase, type Database, DatabaseUnavailableError } from '../../
 import { takeSnapshot } from '../../src/telemetry/snapshot.js'
 import { applyFlush } from '../../src/usage/flush.js'
 import { Flusher } from '../../src/usage/flusher.js'
-import { Tracker } from '../../src/usage/tracker.js'
+import type { Tracker } from '../../src/usage/tracker.js'
 import { type TestDatabase, testDatabase } from '../helpers/database.js'
+import { newTracker } from '../helpers/tracker.js'
 import { type FaultProxy, startProxy } from './proxy.js'
 
 t.jobs = 3
@@ -34,7 +35,7 @@ async function setup(t: Test): Promise<Setup> {
   const database = connectDatabase({ target: { url: proxy.through(url) }, poolMax: 1 })
   t.teardown(() => database.close())
   const replica = { replicaId: randomUUID(), name: 'test', version: '0.0.0' }
-  const tracker = new Tracker()
+  const tracker = newTracker()
   const flusher = new Flusher({
     tracker,
     apply: (batch) => database.run((db) => applyFlush(db, replica, batch)),

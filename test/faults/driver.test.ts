@@ -8,8 +8,8 @@ import t from 'tap'
 import { connectDatabase, DatabaseUnavailableError } from '../../src/database/client.js'
 import { applyFlush } from '../../src/usage/flush.js'
 import { Flusher } from '../../src/usage/flusher.js'
-import { Tracker } from '../../src/usage/tracker.js'
 import { testDatabase } from '../helpers/database.js'
+import { newTracker } from '../helpers/tracker.js'
 import { startProxy } from './proxy.js'
 
 t.test(
@@ -20,7 +20,7 @@ t.test(
     t.teardown(() => database.close())
     const replicas = Array.from({ length: 4 }, () => {
       const replica = { replicaId: randomUUID(), name: 'test', version: '0.0.0' }
-      const tracker = new Tracker()
+      const tracker = newTracker()
       return {
         tracker,
         flusher: new Flusher({

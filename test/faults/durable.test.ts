@@ -3,10 +3,10 @@
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import t from 'tap'
 import { CommitTimeoutError, Flusher } from '../../src/usage/flusher.js'
-import { Tracker } from '../../src/usage/tracker.js'
 import { testDatabase } from '../helpers/database.js'
 import { startProcess } from '../helpers/process.js'
 import { logs, startReplica } from '../helpers/replica.js'
+import { newTracker } from '../helpers/tracker.js'
 import { startProxy, type Verdict } from './proxy.js'
 
 const durable = { ACK: 'durable' }
@@ -102,7 +102,7 @@ t.test('a batch whose commit does not come in time is 504, and is counted once a
 })
 
 t.test('who waits is told at the deadline, once, and the next batch is a new one to wait for', async (t) => {
-  const tracker = new Tracker()
+  const tracker = newTracker()
   const flusher = new Flusher({ tracker, apply: () => new Promise(() => {}) })
   tracker.track('w', 'o', 1, 0)
   const waiting = [flusher.commit(20), flusher.commit(60_000)]

@@ -1,9 +1,10 @@
 // Random sequences of everything that happens to replicas, against a real PostgreSQL and a model of what must hold.
 //
 // After every step, for allowed and for denied requests: what was tracked = snapshots + rows + memory + what crashed
-// replicas held; and each row's distinct counts are those of the ids flushed into it. SEED=… replays a run.
+// replicas held; and each row's distinct counts and sketches are those of the ids flushed into it. A snapshot's
+// distinct counts are those of all ids flushed, whichever replicas saw them. SEED=… replays a run.
 
-import { randomInt, randomUUID } from 'node:crypto'
+import { createHash, randomInt, randomUUID } from 'node:crypto'
 import fc from 'fast-check'
 import type postgres from 'postgres'
 import t from 'tap'
@@ -11,8 +12,9 @@ import type { Database } from '../../src/database/client.js'
 import { takeSnapshot } from '../../src/telemetry/snapshot.js'
 import { applyFlush } from '../../src/usage/flush.js'
 import { Flusher } from '../../src/usage/flusher.js'
-import { Tracker } from '../../src/usage/tracker.js'
+import { SKETCH_BITS, Sketch } from '../../src/usage/sketch.js'
 import { testDatabase } from '../helpers/database.js'
+import { hash, newTracker } from '../helpers/tracker.js'
 
 const REPLICAS = 3
 
@@ -32,7 +34,7 @@ interface Ids {
 /** A replica: what is real of it, and beside it what the model knows. */
 class Replica {
   readonly id = randomUUID()
-  readonly tracker = new Tracker()
+  readonly tracker = newTracker()
   fate: Fate = 'answered'
   readonly flusher: Flusher
   /** Since the last batch was frozen. */
@@ -86,6 +88,8 @@ class Replica {
 interface Model {
   tracked: Counts
   crashed: Counts
+  /** What crashed replicas had flushed into rows that are there now. */
+  left: Ids[]
 }
 
 interface Real {
@@ -142,7 +146,7 @@ const flush = (index: number, fate: Fate) =>
   })
 
 const snapshot = (fails: boolean) =>
-  step(`snapshot(${fails ? 'fails' : 'commits'})`, async (_model, real) => {
+  step(`snapshot(${fails ? 'fails' : 'commits'})`, async (model, real) => {
     const taking = real.database.run((db) =>
       db.transaction(async (tx) => {
         const request = { trigger: 'manual', reportedBy: randomUUID() } as const
@@ -154,16 +158,27 @@ const snapshot = (fails: boolean) =>
     if (fails) return void (await taking.catch(() => {})) // as it should
     const outcome = await taking
     if (outcome.result !== 'taken') throw new Error(outcome.result)
-    // Rows of crashed replicas are in it as well.
-    const atLeast = real.replicas.reduce((sum, { row }) => sum + (row?.workspaces.size ?? 0), 0)
-    const { unique_workspaces_summed: summed } = outcome.snapshot
-    if (summed < atLeast) throw new Error(`${summed} distinct workspaces, at least ${atLeast} were flushed`)
+    const rows = [...model.left, ...real.replicas.flatMap(({ row }) => row ?? [])]
+    const all = rows.reduce(union, noIds())
+    const { snapshot } = outcome
+    for (const [kind, found, summed] of [
+      ['workspaces', snapshot.unique_workspaces, snapshot.unique_workspaces_summed],
+      ['users', snapshot.unique_users, snapshot.unique_users_summed],
+    ] as const) {
+      const sum = rows.reduce((total, row) => total + row[kind].size, 0)
+      if (summed !== sum) throw new Error(`${summed} ${kind} summed, ${sum} were flushed`)
+      // An estimate: two ids may share a bit.
+      if (Math.abs(found - all[kind].size) > 1)
+        throw new Error(`${found} distinct ${kind}, ${all[kind].size} were flushed`)
+    }
+    model.left = []
     for (const replica of real.replicas) replica.row = undefined
   })
 
 /** Everybody flushes while a snapshot is taken: who comes first is the database's choice. */
 const together = () =>
-  step('together()', async (_model, real) => {
+  step('together()', async (model, real) => {
+    model.left = []
     const seqs = real.replicas.map(({ tracker }) => tracker.pendingSeq)
     for (const replica of real.replicas) replica.fate = 'answered'
     await Promise.all([
@@ -187,7 +202,9 @@ const together = () =>
 /** SIGKILL, and a new process in its place. */
 const crash = (index: number) =>
   step(`crash(${index})`, async (model, real) => {
-    model.crashed = add(model.crashed, at(real, index).held)
+    const { held, row } = at(real, index)
+    model.crashed = add(model.crashed, held)
+    if (row) model.left.push(row)
     real.replicas[index] = new Replica(real.database)
   })
 
@@ -205,16 +222,32 @@ async function holds(model: Model, real: Real): Promise<void> {
   if (JSON.stringify(accounted) !== JSON.stringify(model.tracked))
     throw new Error(`tracked ${JSON.stringify(model.tracked)}, accounted for ${JSON.stringify(accounted)}`)
 
-  const rows = await real.sql<{ replica_id: string; workspaces: number; users: number }[]>`
-    select replica_id, unique_workspaces_count::int as workspaces, unique_users_count::int as users
+  const rows = await real.sql<{ replica_id: string; found: unknown }[]>`
+    select replica_id, json_build_object(
+      'workspaces', unique_workspaces_count, 'users', unique_users_count,
+      'workspaces_sketch', md5(bit_send(workspaces_sketch)), 'users_sketch', md5(bit_send(users_sketch))) as found
     from boundary_usage_stats`
   for (const { id, row } of real.replicas) {
-    const found = rows.find(({ replica_id }) => replica_id === id)
-    const expected = row && { workspaces: row.workspaces.size, users: row.users.size }
-    const actual = found && { workspaces: found.workspaces, users: found.users }
-    if (JSON.stringify(actual) !== JSON.stringify(expected))
-      throw new Error(`a row has ${JSON.stringify(actual)}, flushed into it were ${JSON.stringify(expected)}`)
+    const found = rows.find(({ replica_id }) => replica_id === id)?.found
+    const expected = row && {
+      workspaces: row.workspaces.size,
+      users: row.users.size,
+      workspaces_sketch: sketchDigest(row.workspaces),
+      users_sketch: sketchDigest(row.users),
+    }
+    if (JSON.stringify(found) !== JSON.stringify(expected))
+      throw new Error(`a row has ${JSON.stringify(found)}, flushed into it was ${JSON.stringify(expected)}`)
   }
+}
+
+/** As md5(bit_send(…)) gives it: a sketch's bits behind their number. */
+function sketchDigest(ids: Set<string>): string {
+  const sketch = new Sketch()
+  for (const id of ids) sketch.add(hash(id))
+  const bytes = Buffer.alloc(4 + SKETCH_BITS / 8)
+  bytes.writeUInt32BE(SKETCH_BITS)
+  bytes.write(sketch.toBitString().slice(1), 4, 'hex')
+  return createHash('md5').update(bytes).digest('hex')
 }
 
 t.test('conservation and distinct counts hold after any sequence of faults', async (t) => {
@@ -244,7 +277,7 @@ t.test('conservation and distinct counts hold after any sequence of faults', asy
       await sql`truncate boundary_usage_stats, boundary_usage_replicas, telemetry_snapshots`
       await fc.asyncModelRun(
         () => ({
-          model: { tracked: none(), crashed: none() },
+          model: { tracked: none(), crashed: none(), left: [] },
           real: { database, sql, replicas: Array.from({ length: REPLICAS }, () => new Replica(database)) },
         }),
         sequence,

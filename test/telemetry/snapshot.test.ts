@@ -11,15 +11,15 @@ import {
   takeSnapshot,
 } from '../../src/telemetry/snapshot.js'
 import { applyFlush } from '../../src/usage/flush.js'
-import { Tracker } from '../../src/usage/tracker.js'
 import { testDatabase, untilBlocked } from '../helpers/database.js'
+import { newTracker } from '../helpers/tracker.js'
 
 const replicaId = randomUUID()
 const manual: SnapshotRequest = { trigger: 'manual', reportedBy: replicaId }
 
 /** Flushes one batch of a replica of its own. */
 async function use(database: Database, allowed: number, denied: number): Promise<void> {
-  const tracker = new Tracker()
+  const tracker = newTracker()
   tracker.track(randomUUID(), randomUUID(), allowed, denied)
   const batch = tracker.nextBatch()
   if (!batch) throw new Error('nothing to flush')

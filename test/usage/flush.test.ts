@@ -4,8 +4,9 @@ import { randomUUID } from 'node:crypto'
 import t from 'tap'
 import { takeSnapshot } from '../../src/telemetry/snapshot.js'
 import { applyFlush, registerReplica } from '../../src/usage/flush.js'
-import { type FlushBatch, Tracker } from '../../src/usage/tracker.js'
+import type { FlushBatch, Tracker } from '../../src/usage/tracker.js'
 import { testDatabase, untilBlocked } from '../helpers/database.js'
+import { newTracker } from '../helpers/tracker.js'
 
 const fresh = () => ({ replicaId: randomUUID(), name: 'test', version: '0.0.0' })
 
@@ -18,7 +19,7 @@ function nextBatch(tracker: Tracker): FlushBatch {
 t.test('two flushes in one period with different ids count both', async (t) => {
   const { database, sql } = await testDatabase(t)
   const replica = fresh()
-  const tracker = new Tracker()
+  const tracker = newTracker()
   for (const id of ['a', 'b']) {
     tracker.track(`workspace ${id}`, `owner ${id}`, 2, 1)
     const batch = nextBatch(tracker)
@@ -39,7 +40,7 @@ t.test('two flushes in one period with different ids count both', async (t) => {
 t.test('ids of the last period do not leak into the next', async (t) => {
   const { database, sql } = await testDatabase(t)
   const replica = fresh()
-  const tracker = new Tracker()
+  const tracker = newTracker()
   const flush = async () => {
     const batch = nextBatch(tracker)
     const { newPeriod } = await database.run((db) => applyFlush(db, replica, batch))
@@ -62,7 +63,7 @@ t.test('ids of the last period do not leak into the next', async (t) => {
 t.test('a lost answer counts once: the same batch again changes nothing', async (t) => {
   const { database, sql } = await testDatabase(t)
   const replica = fresh()
-  const tracker = new Tracker()
+  const tracker = newTracker()
   tracker.track('w', 'o', 3, 4)
   const batch = nextBatch(tracker)
   await database.run((db) => applyFlush(db, replica, batch)) // and this answer is lost
@@ -86,7 +87,7 @@ t.test('a lost answer counts once: the same batch again changes nothing', async 
 t.test('a lost answer whose row a snapshot took counts once', async (t) => {
   const { database, sql } = await testDatabase(t)
   const replica = fresh()
-  const tracker = new Tracker()
+  const tracker = newTracker()
   tracker.track('w', 'o', 3, 4)
   const batch = nextBatch(tracker)
   await database.run((db) => applyFlush(db, replica, batch))
@@ -100,7 +101,7 @@ t.test('a lost answer whose row a snapshot took counts once', async (t) => {
 t.test('two tries of one batch at the same moment count once', async (t) => {
   const { database, sql } = await testDatabase(t)
   const replica = fresh()
-  const tracker = new Tracker()
+  const tracker = newTracker()
   tracker.track('w', 'o', 5, 0)
   const batch = nextBatch(tracker)
   const outcomes = await Promise.all(
@@ -119,7 +120,7 @@ t.test('two tries of one batch at the same moment count once', async (t) => {
 t.test("a flush that meets a snapshot's uncommitted delete opens a new period", async (t) => {
   const { database, sql } = await testDatabase(t)
   const replica = fresh()
-  const tracker = new Tracker()
+  const tracker = newTracker()
   tracker.track('old', 'old', 1, 1)
   const first = nextBatch(tracker)
   await database.run((db) => applyFlush(db, replica, first))
@@ -144,7 +145,7 @@ t.test(
   async (t) => {
     const { database, sql } = await testDatabase(t)
     const replica = fresh()
-    const tracker = new Tracker()
+    const tracker = newTracker()
     tracker.track('w', 'o', 1, 0)
     const batch = nextBatch(tracker)
     await database.run((db) => applyFlush(db, replica, batch))
@@ -156,3 +157,99 @@ t.test(
     )
   },
 )
+
+t.test('a batch without new ids adds to the counters and leaves the sketches alone', async (t) => {
+  const { database, sql } = await testDatabase(t)
+  const replica = fresh()
+  const tracker = newTracker()
+  const sketches = async () =>
+    (await sql`select workspaces_sketch, users_sketch from boundary_usage_stats`)[0]
+  for (let n = 1; n <= 3; n++) {
+    tracker.track('w', 'o', n, 0)
+    const before = await sketches()
+    const batch = nextBatch(tracker)
+    t.equal(batch.hasNewIds, n === 1)
+    const outcome = await database.run((db) => applyFlush(db, replica, batch))
+    t.strictSame(outcome, { result: 'applied', newPeriod: n === 1 })
+    tracker.settle(batch, outcome.newPeriod)
+    if (n > 1) t.strictSame(await sketches(), before)
+  }
+  const [row] = await sql`select allowed_requests::int as allowed, unique_users_count::int as users,
+    first_flush_seq::int as first from boundary_usage_stats`
+  t.strictSame({ ...row }, { allowed: 6, users: 1, first: 1 })
+})
+
+t.test('ids that the last period had seen set their bits again in the next', async (t) => {
+  const { database, sql } = await testDatabase(t)
+  const replica = fresh()
+  const tracker = newTracker()
+  const bits = async () =>
+    (
+      await sql`select bit_count(workspaces_sketch)::int + bit_count(users_sketch)::int as n
+      from boundary_usage_stats`
+    )[0]?.n
+  const flush = async () => {
+    const batch = nextBatch(tracker)
+    const outcome = await database.run((db) => applyFlush(db, replica, batch))
+    tracker.settle(batch, outcome.newPeriod)
+    return outcome
+  }
+  tracker.track('w', 'o', 1, 0)
+  await flush()
+  await database.run((db) => takeSnapshot(db, { trigger: 'manual', reportedBy: replica.replicaId }))
+  tracker.track('w', 'o', 1, 0)
+  t.strictSame(await flush(), { result: 'applied', newPeriod: true })
+  t.equal(await bits(), 2)
+  tracker.track('w', 'o', 1, 0)
+  t.strictSame(await flush(), { result: 'applied', newPeriod: false })
+  t.equal(await bits(), 2)
+})
+
+for (const form of ['lean', 'full'] as const) {
+  t.test(
+    `the ${form} form: two tries at the same moment, and one after a lost answer, count once`,
+    async (t) => {
+      const { database, sql } = await testDatabase(t)
+      const replica = fresh()
+      const tracker = newTracker()
+      tracker.track('w', 'o', 1, 1)
+      const first = nextBatch(tracker)
+      tracker.settle(first, (await database.run((db) => applyFlush(db, replica, first))).newPeriod)
+      for (let n = 0; n < 20; n++) {
+        tracker.track(form === 'lean' ? 'w' : `w${n}`, 'o', 1, 1)
+        const batch = nextBatch(tracker)
+        t.equal(batch.hasNewIds, form === 'full')
+        const tries = await Promise.all(
+          [1, 2, 3].map(() => database.run((db) => applyFlush(db, replica, batch))),
+        )
+        t.strictSame(tries.map(({ result }) => result).sort(), ['applied', 'duplicate', 'duplicate'])
+        t.equal((await database.run((db) => applyFlush(db, replica, batch))).result, 'duplicate')
+        tracker.settle(batch, false)
+      }
+      const [row] = await sql`select allowed_requests::int as allowed from boundary_usage_stats`
+      t.equal(row?.allowed, 21)
+    },
+  )
+}
+
+t.test("a lean flush that meets a snapshot's uncommitted delete opens a new period", async (t) => {
+  const { database, sql } = await testDatabase(t)
+  const replica = fresh()
+  const tracker = newTracker()
+  tracker.track('w', 'o', 1, 0)
+  const first = nextBatch(tracker)
+  tracker.settle(first, (await database.run((db) => applyFlush(db, replica, first))).newPeriod)
+  tracker.track('w', 'o', 5, 0)
+  const batch = nextBatch(tracker)
+  t.equal(batch.hasNewIds, false)
+  let flush: Promise<unknown> = Promise.resolve()
+  await sql.begin(async (tx) => {
+    await tx`delete from boundary_usage_stats`
+    flush = database.run((db) => applyFlush(db, replica, batch))
+    await untilBlocked(sql)
+  })
+  t.strictSame(await flush, { result: 'applied', newPeriod: true })
+  const [row] = await sql`select allowed_requests::int as allowed, bit_count(users_sketch)::int as bits
+    from boundary_usage_stats`
+  t.strictSame({ ...row }, { allowed: 5, bits: 1 })
+})

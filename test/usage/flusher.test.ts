@@ -3,7 +3,8 @@
 import t from 'tap'
 import type { FlushOutcome } from '../../src/usage/flush.js'
 import { Flusher, retryDelay } from '../../src/usage/flusher.js'
-import { type FlushBatch, Tracker } from '../../src/usage/tracker.js'
+import type { FlushBatch } from '../../src/usage/tracker.js'
+import { newTracker } from '../helpers/tracker.js'
 
 interface Call {
   batch: FlushBatch
@@ -13,7 +14,7 @@ interface Call {
 
 /** A flusher whose every write waits for the test to answer it. */
 function setup() {
-  const tracker = new Tracker()
+  const tracker = newTracker()
   const calls: Call[] = []
   const results: string[] = []
   const watchers: (() => void)[] = []

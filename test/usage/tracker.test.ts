@@ -1,11 +1,12 @@
 // The tracker by itself: what goes into which batch.
 
 import t from 'tap'
-import { Tracker } from '../../src/usage/tracker.js'
+import type { Tracker } from '../../src/usage/tracker.js'
+import { newTracker } from '../helpers/tracker.js'
 
 function setup() {
   const clock = { now: 1_000 }
-  return { clock, tracker: new Tracker(() => clock.now) }
+  return { clock, tracker: newTracker(100_000, () => clock.now) }
 }
 
 /** What a flush would carry, in numbers. */
@@ -14,7 +15,7 @@ function summary(tracker: Tracker) {
   return (
     batch && {
       flushSeq: batch.flushSeq,
-      own: [batch.workspaces.size, batch.users.size],
+      own: [batch.workspaces.count, batch.users.count],
       period: [batch.periodWorkspaces, batch.periodUsers],
       requests: [batch.allowedRequests, batch.deniedRequests],
     }

@@ -1,0 +1,22 @@
+// The settings row: what all replicas of a deployment share, made by whichever comes first.
+
+import { randomBytes } from 'node:crypto'
+import type { Executor } from './client.js'
+import { settings } from './schema.js'
+
+const SKETCH_KEY_BYTES = 32
+
+/** The key of the sketches' hash. Replicas that start together all get the one that was stored first. */
+export async function readSketchKey(db: Executor): Promise<Uint8Array> {
+  const read = () => db.select({ key: settings.sketch_key }).from(settings)
+  let [row] = await read()
+  if (!row) {
+    await db
+      .insert(settings)
+      .values({ sketch_key: randomBytes(SKETCH_KEY_BYTES) })
+      .onConflictDoNothing()
+    ;[row] = await read()
+  }
+  if (!row) throw new Error('the settings row is gone: restore it from a backup')
+  return row.key
+}
