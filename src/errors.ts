@@ -11,6 +11,7 @@ export const Unauthorized = createError(
   401,
 )
 export const Forbidden = createError('FORBIDDEN', '%s', 403)
+export const InvalidQuery = createError('INVALID_QUERY', '%s', 400)
 export const InvalidBody = createError('INVALID_BODY', '%s', 400)
 export const NotFound = createError('NOT_FOUND', '%s', 404)
 export const SnapshotInProgress = createError(

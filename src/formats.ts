@@ -20,3 +20,13 @@ export function isDateTime(text: string): boolean {
   const day = Number(match[3])
   return day <= 28 || day <= new Date(Date.UTC(Number(match[1]), Number(match[2]), 0)).getUTCDate()
 }
+
+/** The moment that an RFC 3339 date-time names; a leap second is taken for the one before it. */
+export function toDate(text: string): Date {
+  return new Date(
+    text
+      .toUpperCase()
+      .replace(' ', 'T')
+      .replace(/(T\d\d:\d\d):60/, '$1:59'),
+  )
+}

@@ -2,6 +2,7 @@
 
 import { type Static, type TSchema, Type } from '@sinclair/typebox'
 import { RETRIABLE } from '../errors.js'
+import { UNITS, type Unit } from '../telemetry/history.js'
 
 const id = (description: string) =>
   Type.String({ format: 'uuid', description, examples: ['0b5e9a1c-6a43-4d0c-8a35-0f2f4f1f7a10'] })
@@ -105,6 +106,32 @@ export const SnapshotListSchema = Type.Object(
   { $id: 'SnapshotList', title: 'SnapshotList' },
 )
 
+const usage = {
+  snapshots: count('Snapshots whose period ended in it.'),
+  unique_workspaces: count('Distinct workspaces, each counted once however many snapshots it is in.'),
+  unique_users: count('Distinct users, each counted once however many snapshots they are in.'),
+  allowed_requests: count('Requests allowed.'),
+  denied_requests: count('Requests denied.'),
+}
+
+export const UsageSchema = Type.Object(
+  {
+    from: time('Periods that ended after it are in.'),
+    to: time('Periods that ended at it or before are in.'),
+    by: Type.Unsafe<Unit>({ type: 'string', enum: UNITS }),
+    total: Type.Object(usage),
+    buckets: Type.Array(
+      Type.Object({
+        start: time('Where the bucket starts.'),
+        end: time('Where the next one starts.'),
+        ...usage,
+      }),
+      { description: 'Oldest first, without gaps.' },
+    ),
+  },
+  { $id: 'Usage', title: 'Usage' },
+)
+
 export const ReplicaListSchema = Type.Object(
   {
     replicas: Type.Array(
@@ -137,6 +164,7 @@ export const SHARED = [
   AcceptedSchema,
   SnapshotSchema,
   SnapshotListSchema,
+  UsageSchema,
   ReplicaListSchema,
   HealthSchema,
 ]

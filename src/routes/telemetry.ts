@@ -2,11 +2,32 @@
 
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { Type } from '@sinclair/typebox'
-import { NotFound, SnapshotInProgress } from '../errors.js'
-import { findSnapshot, listReplicas, listSnapshots } from '../telemetry/history.js'
-import { ReplicaListSchema, ref, responses, SnapshotListSchema, SnapshotSchema } from './schemas.js'
+import { InvalidQuery, NotFound, SnapshotInProgress } from '../errors.js'
+import { toDate } from '../formats.js'
+import {
+  findSnapshot,
+  LONGEST_MS,
+  listReplicas,
+  listSnapshots,
+  readUsage,
+  UNITS,
+  type Unit,
+  type UsageBucket,
+  type UsageRange,
+} from '../telemetry/history.js'
+import {
+  ReplicaListSchema,
+  ref,
+  responses,
+  SnapshotListSchema,
+  SnapshotSchema,
+  UsageSchema,
+} from './schemas.js'
 
 const common = { tags: ['admin'], security: [{ admin: [] }] }
+
+const DEFAULT_DAYS = 30
+const MAX_BUCKETS = 10_000
 
 export const telemetry: FastifyPluginAsyncTypebox = async (app) => {
   app.addHook('onRequest', app.guard.admin)
@@ -70,7 +91,7 @@ export const telemetry: FastifyPluginAsyncTypebox = async (app) => {
       },
     },
     ({ query: { limit, before } }) =>
-      app.database.run((db) => listSnapshots(db, limit, before === undefined ? undefined : new Date(before))),
+      app.database.run((db) => listSnapshots(db, limit, before === undefined ? undefined : toDate(before))),
   )
 
   app.get(
@@ -93,6 +114,37 @@ export const telemetry: FastifyPluginAsyncTypebox = async (app) => {
   )
 
   app.get(
+    '/telemetry/usage',
+    {
+      schema: {
+        ...common,
+        operationId: 'readUsage',
+        summary: 'Usage over a range of time, in buckets of the calendar',
+        description:
+          'Distinct counts are merged from sketches, not summed: by=day gives daily active users, by=month ' +
+          'monthly ones. Buckets are in UTC, weeks start on Monday. A snapshot counts in the bucket in which ' +
+          'its period ends, also if it began in the one before. With `Accept: text/csv` the buckets come as CSV.',
+        querystring: Type.Object({
+          from: Type.Optional(
+            Type.String({ format: 'date-time', description: `Default: ${DEFAULT_DAYS} days before \`to\`.` }),
+          ),
+          to: Type.Optional(Type.String({ format: 'date-time', description: 'Default: now.' })),
+          by: Type.Unsafe<Unit>({ type: 'string', enum: UNITS, default: 'day' }),
+        }),
+        response: responses(200, ref(UsageSchema), 'Usage.', 400, 401, 403, 503),
+      },
+    },
+    async (request, reply) => {
+      const range = rangeOf(request.query)
+      const usage = await app.database.run((db) => readUsage(db, range))
+      reply.header('vary', 'accept')
+      if (!request.headers.accept?.includes('text/csv')) return usage
+      // Past the serializer of the schema: text is sent as it is.
+      return reply.type('text/csv; charset=utf-8; header=present').send(toCsv(usage.buckets) as never)
+    },
+  )
+
+  app.get(
     '/telemetry/replicas',
     {
       schema: {
@@ -104,4 +156,32 @@ export const telemetry: FastifyPluginAsyncTypebox = async (app) => {
     },
     async () => ({ replicas: await app.database.run(listReplicas) }),
   )
+}
+
+function rangeOf(query: { from?: string; to?: string; by: Unit }): UsageRange {
+  const to = query.to === undefined ? new Date() : toDate(query.to)
+  const from =
+    query.from === undefined ? new Date(to.getTime() - DEFAULT_DAYS * 86_400_000) : toDate(query.from)
+  if (from >= to) throw new InvalidQuery('querystring/from must be before querystring/to')
+  if ((to.getTime() - from.getTime()) / LONGEST_MS[query.by] > MAX_BUCKETS)
+    throw new InvalidQuery(
+      `querystring: over ${MAX_BUCKETS} buckets, ask for a shorter range or larger buckets`,
+    )
+  return { from, to, by: query.by }
+}
+
+/** RFC 4180; no value needs quotes. */
+function toCsv(buckets: UsageBucket[]): string {
+  const names = [
+    'start',
+    'end',
+    'snapshots',
+    'unique_workspaces',
+    'unique_users',
+    'allowed_requests',
+    'denied_requests',
+  ] as const
+  const text = (value: Date | number) => (value instanceof Date ? value.toISOString() : String(value))
+  const lines = buckets.map((bucket) => names.map((name) => text(bucket[name])).join(','))
+  return [names.join(','), ...lines, ''].join('\r\n')
 }

@@ -1,8 +1,8 @@
 // The tracker by itself: what goes into which batch.
 
 import t from 'tap'
-import type { Tracker } from '../../src/usage/tracker.js'
-import { newTracker } from '../helpers/tracker.js'
+import { Tracker } from '../../src/usage/tracker.js'
+import { hash, newTracker } from '../helpers/tracker.js'
 
 function setup() {
   const clock = { now: 1_000 }
@@ -95,4 +95,92 @@ t.test('the age is that of the oldest log that is not settled', async (t) => {
   t.equal(tracker.unflushedAge, 0)
   clock.now += 7
   t.equal(tracker.unflushedAge, 7)
+})
+
+t.test(
+  'beyond the limit a count is an estimate, of the period, the batch and the union of both',
+  async (t) => {
+    const tracker = newTracker(100)
+    const near = (count: number, truth: number) => Math.abs(count / truth - 1) < 0.05
+    for (let n = 0; n < 100; n++) tracker.track(`w${n}`, 'o', 1, 0)
+    t.equal(tracker.tracked.workspaces, 100, 'exact up to the limit')
+    for (let n = 100; n < 10_000; n++) tracker.track(`w${n}`, 'o', 1, 0)
+    t.ok(near(tracker.tracked.workspaces, 10_000))
+    t.equal(tracker.tracked.users, 1)
+
+    const first = tracker.nextBatch()
+    t.ok(first && near(first.workspaces.count, 10_000))
+    for (let n = 5_000; n < 15_000; n++) tracker.track(`w${n}`, 'o', 1, 0)
+    settle(tracker, true)
+    t.ok(near(tracker.tracked.workspaces, 15_000), 'what is frozen and what is pending, merged')
+    const second = tracker.nextBatch()
+    t.ok(second && near(second.workspaces.count, 10_000))
+    settle(tracker, false)
+    tracker.track('w7', 'o', 1, 0)
+    t.equal(tracker.nextBatch()?.hasNewIds, false, 'an id whose bit is there is not new')
+  },
+)
+
+t.test('an estimate is never below the limit that was passed', async (t) => {
+  for (let limit = 1; limit < 200; limit++) {
+    const tracker = newTracker(limit)
+    for (let n = 0; n <= limit; n++) tracker.track(`w${n}`, 'o', 1, 0)
+    t.ok(tracker.tracked.workspaces >= limit)
+  }
+})
+
+t.test('what was tracked before the key was known is sketched as if it had been', async (t) => {
+  const early = new Tracker(100)
+  const late = newTracker(100)
+  const track = (tracker: Tracker, from: number, to: number) => {
+    for (let n = from; n < to; n++) tracker.track(`w${n}`, `o${n % 3}`, 1, 0)
+  }
+  for (const tracker of [early, late]) {
+    track(tracker, 0, 20)
+    tracker.nextBatch()
+    track(tracker, 10, 40)
+  }
+  early.useHash(hash)
+  for (const newPeriod of [true, false]) {
+    const [a, b] = [early.nextBatch(), late.nextBatch()]
+    for (const kind of ['workspaces', 'users'] as const) {
+      t.equal(a?.[kind].toSketch().toBitString(), b?.[kind].toSketch().toBitString())
+      t.equal(a?.[kind].count, b?.[kind].count)
+    }
+    for (const tracker of [early, late]) settle(tracker, newPeriod)
+  }
+  t.strictSame(early.tracked, late.tracked)
+})
+
+t.test('without a key it is full at the limit, and takes more once it has one', async (t) => {
+  const tracker = new Tracker(3)
+  for (const id of ['a', 'b', 'a']) tracker.track(id, 'o', 1, 0)
+  t.equal(tracker.isFull, false)
+  tracker.track('c', 'o', 1, 0)
+  t.equal(tracker.isFull, true)
+  tracker.useHash(hash)
+  t.equal(tracker.isFull, false)
+  tracker.track('d', 'o', 1, 0)
+  t.equal(tracker.tracked.workspaces, 4)
+})
+
+t.test('whether a batch has new ids is told for the period that it is in', async (t) => {
+  const { tracker } = setup()
+  const next = (newPeriod: boolean) => {
+    const isNew = tracker.nextBatch()?.hasNewIds
+    settle(tracker, newPeriod)
+    return isNew
+  }
+  tracker.track('w', 'o', 1, 0)
+  t.equal(next(true), true)
+  tracker.track('w', 'o', 1, 0)
+  t.equal(next(false), false)
+  tracker.track('w', 'p', 1, 0)
+  t.equal(next(false), true)
+  // A snapshot took the row: the batch that finds out holds w alone, so what came meanwhile is new to the period.
+  tracker.track('w', 'o', 1, 0)
+  t.equal(tracker.nextBatch()?.hasNewIds, false)
+  tracker.track('w', 'p', 1, 0)
+  settle(tracker, true)
+  t.equal(next(false), true)
 })
