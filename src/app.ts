@@ -6,6 +6,7 @@ import type { Config } from './config.js'
 import { addFormats } from './formats.js'
 import auth from './plugins/auth.js'
 import database from './plugins/database.js'
+import delivery from './plugins/delivery.js'
 import errors from './plugins/errors.js'
 import metrics from './plugins/metrics.js'
 import openapi from './plugins/openapi.js'
@@ -52,6 +53,7 @@ export async function buildApp(config: Config): Promise<FastifyInstance> {
   await app.register(auth, { config })
   await app.register(database, { config })
   await app.register(usage, { config })
+  await app.register(delivery, { config })
   await app.register(telemetryPlugin, { config })
 
   await app.register(openapi)

@@ -96,6 +96,23 @@ export const SettingsSchema = Type.Object({
     10_000_000,
     'Ids of a kind counted exactly; beyond them a sketch estimates.',
   ),
+  SNAPSHOT_RETENTION_DAYS: integer(400, 1, 36_500, 'Days for which snapshots are kept.'),
+  SINK_URL: Type.Optional(
+    Type.String({
+      pattern: '^https?://[^\\s@]+$',
+      takes: 'https://host/path, or http, without a user name',
+      secret: true,
+      meaning: 'Where every snapshot is delivered to; without it nothing leaves.',
+    }),
+  ),
+  SINK_SECRET: Type.Optional(
+    Type.String({
+      pattern: '^whsec_[A-Za-z0-9+/]{32,}={0,2}$',
+      takes: 'whsec_ and 24 bytes or more in base64',
+      secret: true,
+      meaning: 'Signs deliveries, as the Standard Webhooks specification says; needed with SINK_URL.',
+    }),
+  ),
   REQUEST_TIMEOUT_MS: integer(30_000, 100, 600_000, 'Time a client may take to send a whole request.'),
   SHUTDOWN_TIMEOUT_MS: integer(10_000, 100, 600_000, 'Time from SIGTERM to exit at the most.'),
   TRUST_PROXY: bool(false, 'Take the client address from X-Forwarded-For.'),
@@ -153,6 +170,7 @@ export function parseConfig(env: NodeJS.ProcessEnv): Config {
   checkDatabaseUrl(config)
   checkJwt(config)
   checkAccess(config)
+  checkSink(config)
   return config
 }
 
@@ -229,6 +247,14 @@ function checkAccess(config: Config): void {
   const shared = config.AGENT_TOKENS.find((token) => config.ADMIN_TOKENS.includes(token))
   if (shared !== undefined)
     throw new ConfigError('ADMIN_TOKENS: got a token that is also in AGENT_TOKENS, takes tokens of its own')
+}
+
+function checkSink({ SINK_URL: url, SINK_SECRET: secret }: Config): void {
+  if (url !== undefined && !URL.canParse(url)) throw refusal('SINK_URL', url)
+  if (url !== undefined && secret === undefined)
+    throw new ConfigError('SINK_SECRET: got nothing, needed with SINK_URL')
+  if (secret !== undefined && url === undefined)
+    throw new ConfigError('SINK_URL: got nothing, needed with SINK_SECRET')
 }
 
 function isLoopback(host: string): boolean {

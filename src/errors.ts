@@ -14,6 +14,7 @@ export const Forbidden = createError('FORBIDDEN', '%s', 403)
 export const InvalidQuery = createError('INVALID_QUERY', '%s', 400)
 export const InvalidBody = createError('INVALID_BODY', '%s', 400)
 export const NotFound = createError('NOT_FOUND', '%s', 404)
+export const NoSink = createError('NO_SINK', 'no snapshot is delivered: SINK_URL is not set', 400)
 export const SnapshotInProgress = createError(
   'SNAPSHOT_IN_PROGRESS',
   'another snapshot is being taken: try again in a second',

@@ -11,6 +11,7 @@ import { ConfigError, isOpen, parseConfig, SettingsSchema } from '../src/config.
 const AGENT = 'agent-token-of-24-chars-'
 const AGENT_2 = 'agent-token-of-24-chars2'
 const ADMIN = 'admin-token-of-24-chars-'
+const SINK = `whsec_${'A'.repeat(32)}`
 const SECRET = 'a secret of 32 characters or more'
 
 const DEFAULTS = {
@@ -29,6 +30,7 @@ const DEFAULTS = {
   BODY_LIMIT_BYTES: 4_194_304,
   RATE_LIMIT_PER_MINUTE: 0,
   EXACT_LIMIT: 100_000,
+  SNAPSHOT_RETENTION_DAYS: 400,
   REQUEST_TIMEOUT_MS: 30_000,
   SHUTDOWN_TIMEOUT_MS: 10_000,
   TRUST_PROXY: false,
@@ -97,6 +99,9 @@ t.test('what is set is converted to its type, lists are split, spaces around it 
     BODY_LIMIT_BYTES: '1024',
     RATE_LIMIT_PER_MINUTE: '1000000',
     EXACT_LIMIT: '1',
+    SNAPSHOT_RETENTION_DAYS: '36500',
+    SINK_URL: 'https://sink.example/usage',
+    SINK_SECRET: SINK,
     REQUEST_TIMEOUT_MS: '100',
     SHUTDOWN_TIMEOUT_MS: '600000',
     TRUST_PROXY: 'true',
@@ -117,6 +122,7 @@ t.test('what is set is converted to its type, lists are split, spaces around it 
     BODY_LIMIT_BYTES: 1024,
     RATE_LIMIT_PER_MINUTE: 1_000_000,
     EXACT_LIMIT: 1,
+    SNAPSHOT_RETENTION_DAYS: 36_500,
     REQUEST_TIMEOUT_MS: 100,
     SHUTDOWN_TIMEOUT_MS: 600_000,
     TRUST_PROXY: true,
@@ -358,3 +364,25 @@ function example(): Promise<string> {
 function asEnv(text: string): NodeJS.ProcessEnv {
   return { ...parseEnv(text) }
 }
+
+t.test('a sink wants a URL that can be used and a secret of the form of the specification', async (t) => {
+  const url = 'https://sink.example/usage?key=1'
+  t.match(parseConfig({ SINK_URL: url, SINK_SECRET: SINK }), { SINK_URL: url, SINK_SECRET: SINK })
+  t.match(refusal(t, { SINK_URL: url }), /^SINK_SECRET: got nothing, needed with SINK_URL$/)
+  t.match(refusal(t, { SINK_SECRET: SINK }), /^SINK_URL: got nothing, needed with SINK_SECRET$/)
+  for (const bad of [
+    'ftp://sink.example',
+    'sink.example',
+    'https://user:secret@sink.example',
+    'https://[sink/',
+  ])
+    t.match(
+      refusal(t, { SINK_URL: bad, SINK_SECRET: SINK }),
+      /^SINK_URL: got a value that does not fit, takes https/,
+    )
+  for (const bad of ['secret', 'whsec_short', `${SINK}*`])
+    t.match(
+      refusal(t, { SINK_URL: url, SINK_SECRET: bad }),
+      /^SINK_SECRET: got a value that does not fit, takes whsec_/,
+    )
+})

@@ -118,6 +118,12 @@ function createMetrics() {
       name: 'boundary_usage_snapshot_last_success_timestamp_seconds',
       help: 'Unix time of the last snapshot that this replica took.',
     }),
+    deliveries: counter(
+      'boundary_usage_deliveries_total',
+      'Attempts to deliver a snapshot, by result; dead: given up.',
+      'result',
+      ['delivered', 'failed', 'dead'],
+    ),
     httpRequestDuration: new Histogram({
       registers,
       name: 'http_request_duration_seconds',

@@ -1,8 +1,9 @@
-// Owns the snapshots: takes them on demand and on schedule, and counts how that went.
+// Owns the snapshots: takes them on demand and on schedule, counts how that went, and removes old ones.
 
 import fp from 'fastify-plugin'
 import type { Config } from '../config.js'
 import { DatabaseUnavailableError } from '../database/client.js'
+import { pruneReplicas, pruneSnapshots } from '../telemetry/retention.js'
 import { runSchedule } from '../telemetry/schedule.js'
 import {
   previewSnapshot,
@@ -25,7 +26,7 @@ declare module 'fastify' {
 
 export default fp<{ config: Config }>(
   async (app, { config }) => {
-    const { metrics, usage, database, shutdown } = app
+    const { metrics, usage, database, delivery, shutdown } = app
     const { replicaId } = usage.replica
 
     async function snapshot(trigger: Trigger): Promise<SnapshotOutcome> {
@@ -33,18 +34,37 @@ export default fp<{ config: Config }>(
       try {
         await usage.flush()
         const outcome = await database.run((db) =>
-          takeSnapshot(db, { trigger, reportedBy: replicaId, intervalMs: config.SNAPSHOT_INTERVAL_MS }),
+          takeSnapshot(db, {
+            trigger,
+            reportedBy: replicaId,
+            intervalMs: config.SNAPSHOT_INTERVAL_MS,
+            deliver: delivery.isOn,
+          }),
         )
         metrics.snapshots.inc({ trigger, result: outcome.result })
         if (outcome.result === 'taken') {
           metrics.snapshotDuration.observe((performance.now() - start) / 1000)
           metrics.snapshotLastSuccess.set(outcome.snapshot.taken_at.getTime() / 1000)
           app.log.info({ snapshot: outcome.snapshot }, 'snapshot taken')
+          delivery.wake()
+          void prune()
         }
         return outcome
       } catch (error) {
         metrics.snapshots.inc({ trigger, result: 'failed' })
         throw error
+      }
+    }
+
+    /** By the replica that took the snapshot, so that one does it. */
+    async function prune(): Promise<void> {
+      try {
+        const days = config.SNAPSHOT_RETENTION_DAYS
+        while (!shutdown.signal.aborted && (await database.run((db) => pruneSnapshots(db, days))));
+        while (!shutdown.signal.aborted && (await database.run(pruneReplicas)));
+      } catch (err) {
+        if (!(err instanceof DatabaseUnavailableError))
+          app.log.error({ err }, 'what is old could not be removed: it will be tried after the next snapshot')
       }
     }
 
@@ -73,5 +93,5 @@ export default fp<{ config: Config }>(
     )
     schedule.catch(() => {}) // told by database.prepared
   },
-  { name: 'telemetry', dependencies: ['metrics', 'shutdown', 'database', 'usage'] },
+  { name: 'telemetry', dependencies: ['metrics', 'shutdown', 'database', 'usage', 'delivery'] },
 )

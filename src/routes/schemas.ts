@@ -2,7 +2,7 @@
 
 import { type Static, type TSchema, Type } from '@sinclair/typebox'
 import { RETRIABLE } from '../errors.js'
-import { UNITS, type Unit } from '../telemetry/history.js'
+import { type SnapshotDelivery, UNITS, type Unit } from '../telemetry/history.js'
 
 const id = (description: string) =>
   Type.String({ format: 'uuid', description, examples: ['0b5e9a1c-6a43-4d0c-8a35-0f2f4f1f7a10'] })
@@ -95,12 +95,38 @@ export const SnapshotSchema = Type.Object(
   { $id: 'Snapshot', title: 'Snapshot' },
 )
 
+/** A snapshot as it is recorded: with what became of its delivery. */
+export const RecordedSnapshotSchema = Type.Object(
+  {
+    ...SnapshotSchema.properties,
+    delivery: Type.Unsafe<SnapshotDelivery | null>({
+      ...Type.Object(
+        {
+          state: Type.Unsafe<'pending' | 'delivered' | 'dead'>({
+            type: 'string',
+            enum: ['pending', 'delivered', 'dead'],
+          }),
+          attempts: count('Attempts so far.'),
+          due_at: nullable(time('When the next attempt may be made; null when there is to be none.')),
+          delivered_at: nullable(time('When the sink took it.')),
+          error: nullable(
+            Type.String({ description: 'Why the last attempt failed.', examples: ['status 500'] }),
+          ),
+        },
+        { description: 'Null where there was no sink when it was taken.' },
+      ),
+      type: ['object', 'null'],
+    }),
+  },
+  { $id: 'RecordedSnapshot', title: 'RecordedSnapshot' },
+)
+
 /** Refers to a shape registered by its `$id`; keeps its type. */
 export const ref = <T extends TSchema>(schema: T) => Type.Unsafe<Static<T>>(Type.Ref(`${schema.$id}#`))
 
 export const SnapshotListSchema = Type.Object(
   {
-    snapshots: Type.Array(ref(SnapshotSchema), { description: 'Newest first.' }),
+    snapshots: Type.Array(ref(RecordedSnapshotSchema), { description: 'Newest first.' }),
     next: nullable(time('The cursor for `before` that gives the page after this one; null on the last.')),
   },
   { $id: 'SnapshotList', title: 'SnapshotList' },
@@ -163,6 +189,7 @@ export const SHARED = [
   BatchSchema,
   AcceptedSchema,
   SnapshotSchema,
+  RecordedSnapshotSchema,
   SnapshotListSchema,
   UsageSchema,
   ReplicaListSchema,

@@ -2,13 +2,15 @@
 
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { Type } from '@sinclair/typebox'
-import { InvalidQuery, NotFound, SnapshotInProgress } from '../errors.js'
+import { InvalidQuery, NoSink, NotFound, SnapshotInProgress } from '../errors.js'
 import { toDate } from '../formats.js'
+import { redeliver } from '../telemetry/delivery.js'
 import {
   findSnapshot,
   LONGEST_MS,
   listReplicas,
   listSnapshots,
+  type RecordedSnapshot,
   readUsage,
   UNITS,
   type Unit,
@@ -16,6 +18,7 @@ import {
   type UsageRange,
 } from '../telemetry/history.js'
 import {
+  RecordedSnapshotSchema,
   ReplicaListSchema,
   ref,
   responses,
@@ -26,6 +29,7 @@ import {
 
 const common = { tags: ['admin'], security: [{ admin: [] }] }
 
+const SnapshotId = Type.Object({ id: Type.String({ format: 'uuid' }) })
 const DEFAULT_DAYS = 30
 const MAX_BUCKETS = 10_000
 
@@ -100,18 +104,41 @@ export const telemetry: FastifyPluginAsyncTypebox = async (app) => {
       schema: {
         ...common,
         operationId: 'getSnapshot',
-        summary: 'Show one snapshot',
-        params: Type.Object({ id: Type.String({ format: 'uuid' }) }),
-        response: responses(200, ref(SnapshotSchema), 'The snapshot.', 400, 401, 403, 404, 503),
+        summary: 'Show one snapshot, and what became of its delivery',
+        params: SnapshotId,
+        response: responses(200, ref(RecordedSnapshotSchema), 'The snapshot.', 400, 401, 403, 404, 503),
       },
     },
-    async ({ params: { id } }) => {
-      const snapshot = await app.database.run((db) => findSnapshot(db, id))
-      if (!snapshot)
-        throw new NotFound('no snapshot of that id: GET /telemetry/snapshots lists those there are')
-      return snapshot
+    async ({ params: { id } }) => find(id),
+  )
+
+  app.post(
+    '/telemetry/snapshots/:id/redeliver',
+    {
+      schema: {
+        ...common,
+        operationId: 'redeliverSnapshot',
+        summary: 'Deliver a snapshot again',
+        description: 'At once, whatever became of it before. Its webhook-id stays the same.',
+        params: SnapshotId,
+        response: responses(202, ref(RecordedSnapshotSchema), 'It is due now.', 400, 401, 403, 404, 503),
+      },
+    },
+    async ({ params: { id } }, reply) => {
+      if (!app.delivery.isOn) throw new NoSink()
+      await app.database.run((db) => redeliver(db, id))
+      const snapshot = await find(id)
+      app.delivery.wake()
+      return reply.code(202).send(snapshot)
     },
   )
+
+  async function find(id: string): Promise<RecordedSnapshot> {
+    const snapshot = await app.database.run((db) => findSnapshot(db, id))
+    if (!snapshot)
+      throw new NotFound('no snapshot of that id: GET /telemetry/snapshots lists those there are')
+    return snapshot
+  }
 
   app.get(
     '/telemetry/usage',

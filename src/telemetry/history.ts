@@ -6,8 +6,19 @@ import { boundaryUsageReplicas, telemetrySnapshots } from '../database/schema.js
 import { distinctCount, type Merged, mergeColumns, mergedJson } from './distinct.js'
 import { type Snapshot, snapshotColumns, withDuration } from './snapshot.js'
 
+/** What became of a snapshot's delivery. */
+export interface SnapshotDelivery {
+  state: 'pending' | 'delivered' | 'dead'
+  attempts: number
+  due_at: Date | null
+  delivered_at: Date | null
+  error: string | null
+}
+
+export type RecordedSnapshot = Snapshot & { delivery: SnapshotDelivery | null }
+
 export interface SnapshotPage {
-  snapshots: Snapshot[]
+  snapshots: RecordedSnapshot[]
   /** The cursor for the page after this one: the end of its last period, or null. */
   next: Date | null
 }
@@ -15,22 +26,39 @@ export interface SnapshotPage {
 /** Snapshots whose period ended before `before`, newest first, `limit` at the most. */
 export async function listSnapshots(db: Executor, limit: number, before?: Date): Promise<SnapshotPage> {
   const rows = await db
-    .select(snapshotColumns)
+    .select(recordedColumns)
     .from(telemetrySnapshots)
     .where(before && lt(telemetrySnapshots.period_end, before))
     .orderBy(desc(telemetrySnapshots.period_end))
     .limit(limit + 1)
   const page = rows.slice(0, limit)
   return {
-    snapshots: page.map(withDuration),
+    snapshots: page.map(recorded),
     next: rows.length > limit ? (page.at(-1)?.period_end ?? null) : null,
   }
 }
 
 /** The snapshot of that id, if it is recorded. */
-export async function findSnapshot(db: Executor, id: string): Promise<Snapshot | undefined> {
-  const [row] = await db.select(snapshotColumns).from(telemetrySnapshots).where(eq(telemetrySnapshots.id, id))
-  return row && withDuration(row)
+export async function findSnapshot(db: Executor, id: string): Promise<RecordedSnapshot | undefined> {
+  const [row] = await db.select(recordedColumns).from(telemetrySnapshots).where(eq(telemetrySnapshots.id, id))
+  return row && recorded(row)
+}
+
+const recordedColumns = {
+  ...snapshotColumns,
+  state: telemetrySnapshots.delivery_state,
+  attempts: telemetrySnapshots.delivery_attempts,
+  due_at: telemetrySnapshots.delivery_due_at,
+  delivered_at: telemetrySnapshots.delivered_at,
+  error: telemetrySnapshots.delivery_error,
+}
+
+type Recorded = Omit<RecordedSnapshot, 'delivery' | 'period_duration_ms'> &
+  Omit<SnapshotDelivery, 'state'> & { state: SnapshotDelivery['state'] | null }
+
+function recorded({ state, attempts, due_at, delivered_at, error, ...snapshot }: Recorded): RecordedSnapshot {
+  const delivery = state && { state, attempts, due_at, delivered_at, error }
+  return { ...withDuration(snapshot), delivery }
 }
 
 /** What a range of snapshots comes to; distinct counts are merged, not summed. */

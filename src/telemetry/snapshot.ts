@@ -45,6 +45,8 @@ export interface SnapshotRequest {
   reportedBy: string
   /** Where a scheduled period ends: the last multiple of this many milliseconds since 1970. */
   intervalMs?: number
+  /** Whether it is to be delivered to a sink. */
+  deliver?: boolean
 }
 
 /**
@@ -80,11 +82,13 @@ export async function takeSnapshot(db: Db, request: SnapshotRequest): Promise<Sn
         insert into telemetry_snapshots
           (id, trigger, reported_by, replicas, period_start, period_end, taken_at,
            unique_workspaces, unique_users, unique_workspaces_summed, unique_users_summed,
-           allowed_requests, denied_requests, workspaces_sketch, users_sketch)
+           allowed_requests, denied_requests, workspaces_sketch, users_sketch, delivery_state, delivery_due_at)
         select ${id}::uuid, ${request.trigger}, ${request.reportedBy}::uuid, replicas,
           ${periodStart.toISOString()}::timestamptz, ${periodEnd.toISOString()}::timestamptz,
           ${now.toISOString()}::timestamptz, 0, 0, workspaces_summed, users_summed,
-          allowed_requests, denied_requests, workspaces_sketch, users_sketch
+          allowed_requests, denied_requests, workspaces_sketch, users_sketch,
+          case when ${request.deliver === true} then 'pending' end,
+          case when ${request.deliver === true} then now() end
         from merged
       )
       ${selectMerged}`)

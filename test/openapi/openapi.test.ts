@@ -51,6 +51,8 @@ t.test('it holds every route, each with its refusals', async (t) => {
     'POST /telemetry/snapshot': '200 401 403 409 503',
     'GET /telemetry/snapshots': '200 400 401 403 503',
     'GET /telemetry/snapshots/{id}': '200 400 401 403 404 503',
+    'POST /telemetry/snapshots/{id}/redeliver': '202 400 401 403 404 503',
+    'GET /telemetry/usage': '200 400 401 403 503',
     'GET /telemetry/replicas': '200 401 403 503',
     'GET /-/healthy': '200 503',
     'GET /-/ready': '200 503',

@@ -1,0 +1,33 @@
+// Retention: removes what is too old to be asked for, a little at a time.
+
+import { sql } from 'drizzle-orm'
+import type { Executor } from '../database/client.js'
+
+const STEP_ROWS = 100
+/** A replica that has been silent for so long is not running any more. */
+const REPLICA_DAYS = 30
+
+/** Removes up to STEP_ROWS snapshots older than `days`; true if there may be more. */
+export async function pruneSnapshots(db: Executor, days: number): Promise<boolean> {
+  const rows = await db.execute(sql`
+    delete from telemetry_snapshots where id in (
+      select id from telemetry_snapshots where period_end < now() - ${days} * interval '1 day'
+      order by period_end limit ${STEP_ROWS})
+    returning 1`)
+  return rows.length === STEP_ROWS
+}
+
+/**
+ * Removes up to STEP_ROWS rows of replicas long dead; true if there may be more. None whose usage row is still
+ * there: usage is never dropped for age.
+ */
+export async function pruneReplicas(db: Executor): Promise<boolean> {
+  const rows = await db.execute(sql`
+    delete from boundary_usage_replicas where replica_id in (
+      select replica_id from boundary_usage_replicas as replica
+      where coalesce(last_flush_at, started_at) < now() - ${REPLICA_DAYS} * interval '1 day'
+        and not exists (select from boundary_usage_stats as stats where stats.replica_id = replica.replica_id)
+      limit ${STEP_ROWS})
+    returning 1`)
+  return rows.length === STEP_ROWS
+}
