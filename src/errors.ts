@@ -25,6 +25,11 @@ export const UnsupportedEncoding = createError(
   'Content-Encoding %s is not supported: send gzip or none',
   415,
 )
+export const InvalidProtobuf = createError(
+  'INVALID_PROTOBUF',
+  'the body is not a batch as openapi/boundary-logs.proto defines it: %s',
+  400,
+)
 export const InvalidGzip = createError('INVALID_GZIP', 'the body is not valid gzip: %s', 400)
 export const DatabaseUnavailable = createError(
   'DATABASE_UNAVAILABLE',

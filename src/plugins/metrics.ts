@@ -1,6 +1,5 @@
 // The metrics: every one that the service exports stands here; the parts that count them get them from here.
 
-import type { FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 import { version } from '../version.js'
@@ -31,7 +30,7 @@ export default fp(
   async (app) => {
     const metrics = createMetrics()
     app.decorate('metrics', metrics)
-    app.addHook('onResponse', async (request: FastifyRequest, reply: FastifyReply) => {
+    app.addHook('onResponse', (request, reply, done) => {
       metrics.httpRequestDuration.observe(
         {
           method: request.method,
@@ -40,6 +39,7 @@ export default fp(
         },
         reply.elapsedTime / 1000,
       )
+      done()
     })
   },
   { name: 'metrics' },
@@ -70,15 +70,39 @@ function createMetrics() {
     return made
   }
 
+  /**
+   * A counter whose series are plain numbers, exported when they are scraped: for what every request counts, where
+   * the library's own increments would take a microsecond each.
+   */
+  function tally<const V extends string>(
+    name: string,
+    help: string,
+    label: string,
+    values: readonly V[],
+  ): Record<V, number> {
+    const counts = Object.fromEntries(values.map((value) => [value, 0])) as Record<V, number>
+    new Counter({
+      registers,
+      name,
+      help,
+      labelNames: [label],
+      collect() {
+        this.reset()
+        for (const value of values) this.inc({ [label]: value }, counts[value])
+      },
+    })
+    return counts
+  }
+
   return {
     registry,
-    batches: counter(
+    batches: tally(
       'boundary_usage_batches_total',
       'Batches of boundary logs received, by result; only accepted ones are counted.',
       'result',
       BATCH_RESULTS,
     ),
-    logs: counter(
+    logs: tally(
       'boundary_usage_logs_total',
       'Boundary logs in accepted batches, by decision; skipped ones carry no resource this version knows.',
       'decision',

@@ -29,8 +29,8 @@ export default fp<{ config: Config }>(
       remainingMs: () => Math.max(1, deadline - performance.now()),
     })
 
-    app.addHook('onRequest', async (_request, reply) => {
-      if (!controller.signal.aborted) return
+    app.addHook('onRequest', (_request, reply, done) => {
+      if (!controller.signal.aborted) return done()
       reply.header('connection', 'close')
       throw new ShuttingDown()
     })

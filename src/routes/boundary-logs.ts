@@ -3,18 +3,16 @@
 import { createGunzip } from 'node:zlib'
 import rateLimit from '@fastify/rate-limit'
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
-import type { Static } from '@sinclair/typebox'
-import { Ajv } from 'ajv'
-import type { FastifyRequest, RequestPayload } from 'fastify'
+import type { preParsingHookHandler } from 'fastify'
 import type { Config } from '../config.js'
-import { Forbidden, InvalidBody, InvalidGzip, UnsupportedEncoding } from '../errors.js'
-import { addFormats } from '../formats.js'
-import type { Identity } from '../plugins/auth.js'
+import { InvalidGzip, UnsupportedEncoding } from '../errors.js'
 import type { BATCH_RESULTS } from '../plugins/metrics.js'
 import overload from '../plugins/overload.js'
-import { AcceptedSchema, BatchSchema, ref, responses } from './schemas.js'
+import { type BatchBody, parseProtobuf, readBatch, validateBatch } from './batch.js'
+import { AcceptedSchema, BatchSchema, ProtobufBatchSchema, ref, responses } from './schemas.js'
 
-type Batch = Static<typeof BatchSchema>
+const JSON_TYPE = 'application/json'
+const PROTOBUF_TYPE = 'application/x-protobuf'
 
 /** The value of `result` in boundary_usage_batches_total, by status. */
 const RESULTS: Record<number, (typeof BATCH_RESULTS)[number]> = {
@@ -32,8 +30,15 @@ const RESULTS: Record<number, (typeof BATCH_RESULTS)[number]> = {
 export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config }> = async (app, { config }) => {
   const { metrics, usage } = app
 
-  // Only application/json is taken; Fastify's own text/plain parser would let a wrong type through to the schema.
+  // Fastify's own text/plain parser would let a wrong type through to the schema.
   app.removeContentTypeParser('text/plain')
+  app.addContentTypeParser<Buffer>(PROTOBUF_TYPE, { parseAs: 'buffer' }, (_request, body, done) => {
+    try {
+      done(null, parseProtobuf(body))
+    } catch (error) {
+      done(error as Error)
+    }
+  })
 
   await app.register(overload, { config })
 
@@ -51,15 +56,13 @@ export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config }> = async
     })
   }
 
-  // Without the coercion of Fastify's own validator: "true" is no boolean here.
-  const validateBatch = addFormats(new Ajv()).compile(BatchSchema)
-
   app.route({
     method: 'POST',
     url: '/boundary/logs',
     onRequest: app.guard.agent,
     preParsing: gunzip,
-    validatorCompiler: () => validateBatch,
+    // What protobuf's parser has read it has checked.
+    validatorCompiler: ({ contentType }) => (contentType === JSON_TYPE ? validateBatch : () => true),
     schema: {
       operationId: 'sendBoundaryLogs',
       summary: 'Send a batch of boundary logs',
@@ -69,61 +72,46 @@ export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config }> = async
         'The body may be compressed with gzip.',
       tags: ['agent'],
       security: [{ agent: [] }],
-      body: ref(BatchSchema),
+      body: {
+        content: {
+          [JSON_TYPE]: { schema: ref(BatchSchema) },
+          [PROTOBUF_TYPE]: { schema: ref(ProtobufBatchSchema) },
+        },
+      },
       response: responses(202, ref(AcceptedSchema), 'Counted.', 400, 401, 403, 408, 413, 415, 429, 503, 504),
     },
-    onResponse: async (_request, reply) => {
-      metrics.batches.inc({ result: RESULTS[reply.statusCode] ?? 'failed' })
+    onResponse: (_request, reply, done) => {
+      metrics.batches[RESULTS[reply.statusCode] ?? 'failed']++
+      done()
     },
-    handler: async (request, reply) => {
-      const { workspaceId, ownerId } = whose(request.body, request.identity)
-      const { allowed, denied, skipped } = count(request.body)
-      if (allowed + denied > 0) await usage.count(workspaceId, ownerId, allowed, denied)
-      metrics.logs.inc({ decision: 'allow' }, allowed)
-      metrics.logs.inc({ decision: 'deny' }, denied)
-      metrics.logs.inc({ decision: 'skipped' }, skipped)
-      return reply.code(202).send({ allowed, denied, skipped })
+    // Not async: a promise only where there is something to wait for.
+    handler: (request, reply) => {
+      const { ids, counts } = readBatch(request, request.body as BatchBody)
+      const { allowed, denied, skipped } = counts
+      const accept = () => {
+        metrics.logs.allow += allowed
+        metrics.logs.deny += denied
+        metrics.logs.skipped += skipped
+        reply.code(202).send(counts)
+      }
+      const committed =
+        allowed + denied > 0 ? usage.count(ids.workspaceId, ids.ownerId, allowed, denied) : undefined
+      if (committed === undefined) return void accept()
+      return committed.then(() => {
+        accept()
+        return reply
+      })
     },
   })
-}
-
-function count(batch: Batch): Static<typeof AcceptedSchema> {
-  let allowed = 0
-  let denied = 0
-  for (const log of batch.logs) {
-    if (log.http_request === undefined) continue
-    if (log.allowed) allowed++
-    else denied++
-  }
-  return { allowed, denied, skipped: batch.logs.length - allowed - denied }
-}
-
-/** The ids that the batch counts for, in lower case: the JWT's if there is one, and then the body may not differ. */
-function whose(batch: Batch, identity: Identity | null): Identity {
-  const workspaceId = batch.workspace_id?.toLowerCase() ?? identity?.workspaceId
-  const ownerId = batch.owner_id?.toLowerCase() ?? identity?.ownerId
-  if (workspaceId === undefined) throw new InvalidBody("body must have required property 'workspace_id'")
-  if (ownerId === undefined) throw new InvalidBody("body must have required property 'owner_id'")
-  if (identity && identity.workspaceId !== workspaceId)
-    throw new Forbidden(
-      'body/workspace_id is not the workspace that the JWT speaks for: leave it out or match it',
-    )
-  if (identity && identity.ownerId !== ownerId)
-    throw new Forbidden('body/owner_id is not the owner that the JWT speaks for: leave it out or match it')
-  return { workspaceId, ownerId }
 }
 
 /**
  * Unpacks a gzip body as it arrives. Fastify holds what comes out to the body limit, so a bomb is refused after
  * that many bytes, however much is still packed in it.
  */
-async function gunzip(
-  request: FastifyRequest,
-  _reply: unknown,
-  payload: RequestPayload,
-): Promise<RequestPayload> {
+const gunzip: preParsingHookHandler = (request, _reply, payload, done) => {
   const encoding = request.headers['content-encoding']?.trim().toLowerCase()
-  if (encoding === undefined || encoding === 'identity') return payload
+  if (encoding === undefined || encoding === 'identity') return done(null, payload)
   if (encoding !== 'gzip' && encoding !== 'x-gzip') throw new UnsupportedEncoding(JSON.stringify(encoding))
 
   const unpacked = Object.assign(createGunzip(), { receivedEncodedLength: 0 })
@@ -136,5 +124,5 @@ async function gunzip(
     Object.assign(error, { code, statusCode, message })
   })
   // Not pipeline(): that would close the connection before a refusal could be answered.
-  return payload.pipe(unpacked)
+  done(null, payload.pipe(unpacked))
 }

@@ -3,6 +3,7 @@
 import { type Static, type TSchema, Type } from '@sinclair/typebox'
 import { RETRIABLE } from '../errors.js'
 import { type SnapshotDelivery, UNITS, type Unit } from '../telemetry/history.js'
+import type { WireBatch } from '../usage/wire.js'
 
 const id = (description: string) =>
   Type.String({ format: 'uuid', description, examples: ['0b5e9a1c-6a43-4d0c-8a35-0f2f4f1f7a10'] })
@@ -64,6 +65,17 @@ export const BatchSchema = Type.Object(
     logs: Type.Array(BoundaryLogSchema, { maxItems: MAX_LOGS }),
   },
   { $id: 'Batch', title: 'Batch', description: 'Counts as a whole or not at all.' },
+)
+
+export const ProtobufBatchSchema = Type.Unsafe<WireBatch>(
+  Type.String({
+    $id: 'ProtobufBatch',
+    title: 'ProtobufBatch',
+    format: 'binary',
+    description:
+      'The message BoundaryLogs of openapi/boundary-logs.proto. Whose logs they are is said by the JWT, or beside ' +
+      'a plain token by the headers X-Workspace-Id and X-Owner-Id.',
+  }),
 )
 
 export const AcceptedSchema = Type.Object(
@@ -187,6 +199,7 @@ export const HealthSchema = Type.Object(
 export const SHARED = [
   ErrorSchema,
   BatchSchema,
+  ProtobufBatchSchema,
   AcceptedSchema,
   SnapshotSchema,
   RecordedSnapshotSchema,

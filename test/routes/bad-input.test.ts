@@ -169,6 +169,8 @@ t.test('bodies that are no batch', async (t) => {
   await countsNothing(t, async (replica) => {
     await refused(t, await post(replica, whole.slice(0, -20)), 400, /JSON/)
     await refused(t, await post(replica, ''), 400, /cannot be empty/)
+    const nothing = await fetch(`${replica.url}/boundary/logs`, { method: 'POST' })
+    await refused(t, nothing, 400, /body must be object/)
     await refused(t, await post(replica, `\uFEFF\u0000${whole}`), 400, /JSON/)
     await refused(t, await post(replica, whole.replace('true', 'NaN')), 400, /JSON/)
     await refused(t, await post(replica, Buffer.from([0xff, 0xfe, 0x00])), 400, /JSON/)

@@ -1,0 +1,106 @@
+// What a batch says, in JSON or protobuf: whose it is, and how many logs it counts.
+
+import type { Static } from '@sinclair/typebox'
+import { Ajv } from 'ajv'
+import type { FastifyRequest } from 'fastify'
+import { Forbidden, InvalidBody, InvalidProtobuf } from '../errors.js'
+import { addFormats, UUID } from '../formats.js'
+import type { Identity } from '../plugins/auth.js'
+import { countWire, type WireBatch, WireError } from '../usage/wire.js'
+import { type AcceptedSchema, BatchSchema, MAX_LOGS } from './schemas.js'
+
+type JsonBatch = Static<typeof BatchSchema>
+type Counts = Static<typeof AcceptedSchema>
+
+/** Without the coercion of Fastify's own validator: "true" is no boolean here. */
+export const validateBatch = addFormats(new Ajv()).compile<JsonBatch>(BatchSchema)
+
+/** Reads a protobuf body; throws a refusal that says what is wrong with it. */
+export function parseProtobuf(body: Buffer): WireBatch {
+  let batch: WireBatch
+  try {
+    batch = countWire(body)
+  } catch (error) {
+    throw error instanceof WireError ? new InvalidProtobuf(error.message) : error
+  }
+  if (batch.allowed + batch.denied + batch.skipped > MAX_LOGS)
+    throw new InvalidBody(`body/logs must NOT have more than ${MAX_LOGS} items`)
+  if (batch.sessionId !== '' && !UUID.test(batch.sessionId))
+    throw new InvalidBody('body/session_id must match format "uuid"')
+  return batch
+}
+
+/** A body that validateBatch() has passed or parseProtobuf() has made; undefined if there was none. */
+export type BatchBody = JsonBatch | WireBatch | undefined
+
+/**
+ * The ids that a batch counts for, and its counts. Throws
+ * a refusal if it does not say whose it is, or says otherwise than the JWT.
+ */
+export function readBatch(request: FastifyRequest, body: BatchBody): { ids: Identity; counts: Counts } {
+  if (body === undefined) throw new InvalidBody('body must be object')
+  if ('logs' in body)
+    return {
+      ids: identify(request.identity, {
+        workspaceId: { value: body.workspace_id, name: 'body/workspace_id' },
+        ownerId: { value: body.owner_id, name: 'body/owner_id' },
+      }),
+      counts: countJson(body),
+    }
+  const { allowed, denied, skipped } = body
+  return {
+    ids: identify(request.identity, {
+      workspaceId: fromHeader(request, 'X-Workspace-Id'),
+      ownerId: fromHeader(request, 'X-Owner-Id'),
+    }),
+    counts: { allowed, denied, skipped },
+  }
+}
+
+function countJson({ logs }: JsonBatch): Counts {
+  let allowed = 0
+  let denied = 0
+  for (const log of logs) {
+    if (log.http_request === undefined) continue
+    if (log.allowed) allowed++
+    else denied++
+  }
+  return { allowed, denied, skipped: logs.length - allowed - denied }
+}
+
+/** An id that a batch gives, and where it does. */
+interface GivenId {
+  value: string | undefined
+  name: string
+}
+
+function fromHeader(request: FastifyRequest, name: string): GivenId {
+  const value = request.headers[name.toLowerCase()]
+  if (value !== undefined && !(typeof value === 'string' && UUID.test(value)))
+    throw new InvalidBody(`header ${name} must be a UUID`)
+  return { value, name: `header ${name}` }
+}
+
+/** In lower case: the JWT's ids if there is one, and then those given may not differ. */
+function identify(identity: Identity | null, given: Record<keyof Identity, GivenId>): Identity {
+  const { workspaceId, ownerId } = given
+  return {
+    workspaceId: settle(workspaceId, identity?.workspaceId, 'workspace'),
+    ownerId: settle(ownerId, identity?.ownerId, 'owner'),
+  }
+}
+
+function settle({ value, name }: GivenId, spokenFor: string | undefined, what: string): string {
+  const id = value?.toLowerCase() ?? spokenFor
+  if (id === undefined) throw new InvalidBody(missing(name))
+  if (spokenFor !== undefined && id !== spokenFor)
+    throw new Forbidden(`${name} is not the ${what} that the JWT speaks for: leave it out or match it`)
+  return id
+}
+
+function missing(name: string): string {
+  const property = /^body\/(.*)/.exec(name)?.[1]
+  return property === undefined
+    ? `${name} is needed with protobuf`
+    : `body must have required property '${property}'`
+}
