@@ -1,0 +1,204 @@
+// What the benchmarks share: servers on a core of their own, load from another, rounds, and ratios that hold.
+
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
+import { availableParallelism, cpus } from 'node:os'
+import { createInterface } from 'node:readline'
+import { fileURLToPath } from 'node:url'
+import autocannon from 'autocannon'
+
+const SERVER = fileURLToPath(new URL('../../dist/server.js', import.meta.url))
+const FLOORS = fileURLToPath(new URL('floors.ts', import.meta.url))
+
+const canPin = spawnSync('taskset', ['--version']).status === 0 && availableParallelism() > 1
+export const cores = canPin ? { server: '0', load: '1' } : undefined
+
+/** Puts this process, which makes the load, on its core. */
+export function pinLoad(): void {
+  if (cores) spawnSync('taskset', ['-a', '-p', '-c', cores.load, String(process.pid)])
+}
+
+export function describeMachine(): string {
+  const pinned = cores
+    ? `server on core ${cores.server}, load and database on core ${cores.load}`
+    : 'not pinned'
+  return `${cpus()[0]?.model.trim()}, ${cpus().length} cores, Node.js ${process.version}; ${pinned}`
+}
+
+export interface Server {
+  url: string
+  pid: number
+  stop(): Promise<void>
+}
+
+export async function startFloor(name: string, nodeOptions: string[] = []): Promise<Server> {
+  const child = start([...nodeOptions, '--import', 'tsx', FLOORS, name], {})
+  const port = Number((await firstLine(child, /^\d+$/))[0])
+  return { url: `http://127.0.0.1:${port}`, pid: child.pid ?? 0, stop: () => stop(child) }
+}
+
+/** The service as it is run: built, with these settings. */
+export async function startService(env: Record<string, string>, nodeOptions: string[] = []): Promise<Server> {
+  const child = start([...nodeOptions, SERVER], {
+    PORT: '0',
+    LOG_LEVEL: 'info',
+    SNAPSHOT_INTERVAL_MS: '0',
+    FLUSH_INTERVAL_MS: '1000',
+    ...env,
+  })
+  const [, url] = await firstLine(child, /Server listening at (http:[^"]+)/)
+  for (;;) {
+    const ready = await fetch(`${url}/-/ready`).catch(() => undefined)
+    if (ready?.status === 200) break
+  }
+  return { url: String(url), pid: child.pid ?? 0, stop: () => stop(child) }
+}
+
+function start(args: string[], env: Record<string, string>): ChildProcess {
+  const [command, ...rest] = cores ? ['taskset', '-c', cores.server, process.execPath] : [process.execPath]
+  return spawn(String(command), [...rest, ...args], {
+    env: { PATH: process.env.PATH, NODE_ENV: 'production', ...env },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+}
+
+async function firstLine(child: ChildProcess, pattern: RegExp): Promise<RegExpExecArray> {
+  if (!child.stdout) throw new Error('no stdout')
+  for await (const line of createInterface(child.stdout)) {
+    const match = pattern.exec(line)
+    if (match) {
+      child.stdout.resume()
+      return match
+    }
+  }
+  throw new Error('the server ended before it listened')
+}
+
+async function stop(child: ChildProcess): Promise<void> {
+  child.kill('SIGTERM')
+  await once(child, 'exit')
+}
+
+export interface Load {
+  bodies: (string | Buffer)[]
+  headers: Record<string, string>
+  connections: number
+  seconds: number
+}
+
+export interface Measured {
+  requestsPerSecond: number
+  p99Ms: number
+  /** The server's CPU time for one request, in microseconds; NaN where there is no /proc. */
+  cpuMicros: number
+}
+
+/** Sends for so long, each request another body; rejects if an answer is not 202. */
+export async function load(
+  server: Server,
+  { bodies, headers, connections, seconds }: Load,
+): Promise<Measured> {
+  const cpu = cpuSeconds(server.pid)
+  const result = await autocannon({
+    url: `${server.url}/boundary/logs`,
+    method: 'POST',
+    headers,
+    connections,
+    duration: seconds,
+    requests: bodies.map((body) => ({ body })),
+  })
+  if (result.non2xx > 0 || result.errors > 0)
+    throw new Error(`${result.non2xx} answers that are not 2xx, ${result.errors} errors`)
+  const answered = result['2xx']
+  return {
+    requestsPerSecond: answered / result.duration,
+    p99Ms: result.latency.p99,
+    cpuMicros: ((cpuSeconds(server.pid) - cpu) / answered) * 1e6,
+  }
+}
+
+/** User and system time of a process; NaN where there is no /proc. */
+function cpuSeconds(pid: number): number {
+  try {
+    const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? []
+    return (Number(fields[11]) + Number(fields[12])) / 100
+  } catch {
+    return Number.NaN
+  }
+}
+
+/** What is measured side by side: each round does all of them, one after the other. */
+export async function interleave<T>(
+  title: string,
+  rounds: number,
+  what: Record<string, () => Promise<T>>,
+): Promise<Record<string, T[]>> {
+  const measured: Record<string, T[]> = {}
+  for (const measure of Object.values(what)) await measure() // warm
+  for (let round = 1; round <= rounds; round++)
+    for (const [name, measure] of Object.entries(what)) {
+      process.stderr.write(`\r\x1b[K${title}: round ${round} of ${rounds}, ${name}`)
+      const series = measured[name] ?? []
+      series.push(await measure())
+      measured[name] = series
+    }
+  process.stderr.write('\r\x1b[K')
+  return measured
+}
+
+export function median(values: readonly number[]): number {
+  return quantile(values, 0.5)
+}
+
+export function quantile(values: readonly number[], share: number): number {
+  const sorted = [...values].sort((a, b) => a - b)
+  return sorted[Math.round(share * (sorted.length - 1))] ?? Number.NaN
+}
+
+export interface Ratio {
+  median: number
+  low: number
+  high: number
+  /** The median and its interval; the interval alone where it is wider than the difference from 1. */
+  text: string
+}
+
+/**
+ * The ratio of two series measured side by side: the median over the rounds, and the interval in which that median
+ * lies with a confidence of 95 % or more, between order statistics that the binomial distribution gives.
+ */
+export function ratio(numerators: readonly number[], denominators: readonly number[]): Ratio {
+  const ratios = numerators
+    .map((value, round) => value / (denominators[round] ?? Number.NaN))
+    .sort((a, b) => a - b)
+  const outside = ranksOutside(ratios.length)
+  const [low, high] = [ratios[outside] ?? Number.NaN, ratios[ratios.length - 1 - outside] ?? Number.NaN]
+  const middle = median(ratios)
+  const range = `${low.toFixed(2)} to ${high.toFixed(2)}`
+  const isClear = high - low <= Math.abs(1 - middle)
+  return {
+    median: middle,
+    low,
+    high,
+    text: isClear ? `${middle.toFixed(2)} (${range})` : `unclear (${range})`,
+  }
+}
+
+/** How many of n sorted values to leave out on each side. */
+function ranksOutside(n: number): number {
+  let term = 0.5 ** n
+  let below = term
+  let rank = 0
+  while (below <= 0.025) {
+    rank++
+    term *= (n - rank + 1) / rank
+    below += term
+  }
+  return Math.max(0, rank - 1)
+}
+
+/** A line of columns: the first to the left, the others to the right. */
+export function row(first: string, ...others: string[]): void {
+  console.log(first.padEnd(24), ...others.map((text) => text.padStart(13)))
+}
