@@ -25,6 +25,11 @@ export const UnsupportedEncoding = createError(
   'Content-Encoding %s is not supported: send gzip or none',
   415,
 )
+export const RateLimited = createError(
+  'RATE_LIMITED',
+  'over %s batches a minute: send again in %s seconds',
+  429,
+)
 export const InvalidProtobuf = createError(
   'INVALID_PROTOBUF',
   'the body is not a batch as openapi/boundary-logs.proto defines it: %s',

@@ -1,5 +1,6 @@
 // Refuses requests while this replica has more to do than it can: before memory or delay runs away.
 
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import { getHeapStatistics } from 'node:v8'
 import underPressure from '@fastify/under-pressure'
 import fp from 'fastify-plugin'
@@ -26,33 +27,35 @@ export default fp<{ config: Config }>(
     // Bodies lie outside of the heap, and clients may take long to send them.
     const budget = MAX_LARGEST_BODIES * config.BODY_LIMIT_BYTES
     let reserved = 0
-    app.decorateRequest('reservedBytes', 0)
     app.addHook('onRequest', (request, reply, done) => {
       const { 'content-length': length, 'content-encoding': encoding } = request.headers
       const isKnown = length !== undefined && encoding === undefined
       const bytes = isKnown ? Math.min(Number(length), config.BODY_LIMIT_BYTES) : config.BODY_LIMIT_BYTES
       if (reserved + bytes > budget) return done(new Overloaded())
-      request.reservedBytes = bytes
+      const raw: Reserving = request.raw
+      raw[RESERVED] = bytes
       reserved += bytes
-      reply.raw.once('close', () => release(request)) // if the body never ends
+      reply.raw.on('close', releaseOnClose) // if the body never ends
       done()
     })
     app.addHook('preValidation', (request, _reply, done) => {
-      release(request)
+      release(request.raw)
       done()
     })
 
-    function release(request: { reservedBytes: number }): void {
-      reserved -= request.reservedBytes
-      request.reservedBytes = 0
+    // One function for all requests, and nothing to take away again: this runs for every batch.
+    function releaseOnClose(this: ServerResponse): void {
+      release(this.req)
+    }
+
+    function release(raw: Reserving): void {
+      reserved -= raw[RESERVED] ?? 0
+      raw[RESERVED] = 0
     }
   },
   { name: 'overload' },
 )
 
-declare module 'fastify' {
-  interface FastifyRequest {
-    /** What its body may hold while it is being read. */
-    reservedBytes: number
-  }
-}
+/** What its body may hold while it is being read, in bytes. */
+const RESERVED = Symbol('reserved')
+type Reserving = IncomingMessage & { [RESERVED]?: number }

@@ -16,6 +16,11 @@ export class DistinctIds {
     for (const source of sources) this.#absorb(source)
   }
 
+  /** Whether the id is known to be in it; never, once it is a sketch. */
+  has(id: string): boolean {
+    return this.#positions?.has(id) === true
+  }
+
   /** Where the id's bit lies, if that is known. */
   position(id: string): Position | undefined {
     return this.#positions?.get(id)

@@ -76,6 +76,7 @@ export class Tracker {
   }
 
   #add(kind: Kind, id: string): void {
+    if (this.#pending.ids[kind].has(id)) return // and so in the period's, too
     const position = this.#period[kind].position(id) ?? this.#hash?.(id)
     if (this.#period[kind].add(id, position)) this.#pending.hasNewIds = true
     this.#pending.ids[kind].add(id, position)

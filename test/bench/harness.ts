@@ -128,6 +128,9 @@ function cpuSeconds(pid: number): number {
   }
 }
 
+/** Until the compiler has settled: the more code, the longer that takes. */
+const WARM_ROUNDS = 5
+
 /** What is measured side by side: each round does all of them, one after the other. */
 export async function interleave<T>(
   title: string,
@@ -135,7 +138,8 @@ export async function interleave<T>(
   what: Record<string, () => Promise<T>>,
 ): Promise<Record<string, T[]>> {
   const measured: Record<string, T[]> = {}
-  for (const measure of Object.values(what)) await measure() // warm
+  for (let round = 1; round <= WARM_ROUNDS; round++)
+    for (const measure of Object.values(what)) await measure()
   for (let round = 1; round <= rounds; round++)
     for (const [name, measure] of Object.entries(what)) {
       process.stderr.write(`\r\x1b[K${title}: round ${round} of ${rounds}, ${name}`)

@@ -1,6 +1,8 @@
 // The rate limit: batches per credential.
 
+import type { FastifyReply, FastifyRequest } from 'fastify'
 import t from 'tap'
+import { limitRate } from '../../src/plugins/rate-limit.js'
 import { testDatabase } from '../helpers/database.js'
 import { startReplica } from '../helpers/replica.js'
 
@@ -45,3 +47,38 @@ t.test('no credential that is refused uses up the limit of one that is known', a
   for (let n = 0; n < 5; n++) t.equal((await replica.send()).status, 401)
   t.equal((await replica.send({}, { authorization: `Bearer ${token}` })).status, 202)
 })
+
+t.test(
+  'a window lasts a minute from its first batch, and credentials without end are forgotten oldest first',
+  async (t) => {
+    let now = 0
+    const hook = limitRate(1, () => now)
+    /** Seconds to wait, or 0 if it passed. */
+    const send = (credential: string) => {
+      let wait = 0
+      const reply = {
+        header: (_name: string, seconds: number) => {
+          wait = seconds
+        },
+      }
+      let refused: Error | undefined
+      hook.call({} as never, { credential } as FastifyRequest, reply as unknown as FastifyReply, (error) => {
+        refused = error
+      })
+      if ((refused !== undefined) !== wait > 0)
+        throw new Error('Retry-After without a refusal, or the reverse')
+      return wait
+    }
+    t.equal(send('one'), 0)
+    now = 20_500
+    t.equal(send('one'), 40)
+    now = 59_999
+    t.equal(send('one'), 1)
+    now = 60_000
+    t.equal(send('one'), 0)
+    t.equal(send('one'), 60)
+    for (let n = 0; n < 10_000; n++) if (send(`other-${n}`) !== 0) t.fail('refused')
+    t.equal(send('one'), 0, 'forgotten')
+    t.equal(send('other-9999'), 60, 'not forgotten')
+  },
+)
