@@ -2,7 +2,7 @@
 
 import { createGunzip } from 'node:zlib'
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
-import type { preParsingHookHandler } from 'fastify'
+import { errorCodes, type preParsingHookHandler } from 'fastify'
 import type { Config } from '../config.js'
 import { InvalidGzip, UnsupportedEncoding } from '../errors.js'
 import type { BATCH_RESULTS } from '../plugins/metrics.js'
@@ -36,12 +36,12 @@ export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config }> = async
   const parseWarily = app.getDefaultJsonParser('error', 'error')
   app.removeContentTypeParser(JSON_TYPE)
   app.addContentTypeParser<string>(JSON_TYPE, { parseAs: 'string' }, (request, body, done) => {
+    if (!isHarmless(body)) return parseWarily(request, body, done)
     let parsed: unknown
     try {
-      if (mayPoison(body)) return parseWarily(request, body, done)
       parsed = JSON.parse(body)
     } catch {
-      return parseWarily(request, body, done) // which says what is wrong with it
+      return done(new errorCodes.FST_ERR_CTP_INVALID_JSON_BODY())
     }
     done(null, parsed)
   })
@@ -107,9 +107,14 @@ export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config }> = async
   })
 }
 
-/** Whether those keys can be in it, plainly or with a letter of theirs escaped. */
-function mayPoison(json: string): boolean {
-  return json.includes('__proto__') || json.includes('constructor') || json.includes('\\u00')
+/** Whether neither of those keys can be in it, plainly or with a letter escaped, and it has no byte order mark. */
+function isHarmless(json: string): boolean {
+  return (
+    json.startsWith('{') &&
+    !json.includes('__proto__') &&
+    !json.includes('constructor') &&
+    !json.includes('\\u00')
+  )
 }
 
 /**
