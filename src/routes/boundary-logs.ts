@@ -107,7 +107,7 @@ export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config }> = async
   })
 }
 
-/** Whether neither of those keys can be in it, plainly or with a letter escaped, and it has no byte order mark. */
+/** Whether it begins as an object does, and neither of those keys can be in it, plainly or with a letter escaped. */
 function isHarmless(json: string): boolean {
   return (
     json.startsWith('{') &&
