@@ -23,6 +23,8 @@ const HEADERS_TIMEOUT_MS = 10_000
 const KEEP_ALIVE_TIMEOUT_MS = 72_000 // longer than the idle timeout of common load balancers, 60 s
 const MAX_CONNECTIONS = 10_000
 const MAX_HEADER_BYTES = 16_384
+/** A slow machine takes tens of seconds to make the embedded PostgreSQL's data. */
+const PLUGIN_TIMEOUT_MS = 120_000
 
 /** Builds the service; nothing listens yet. */
 export async function buildApp(config: Config): Promise<FastifyInstance> {
@@ -36,6 +38,7 @@ export async function buildApp(config: Config): Promise<FastifyInstance> {
     requestTimeout: config.REQUEST_TIMEOUT_MS,
     keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,
     forceCloseConnections: 'idle',
+    pluginTimeout: PLUGIN_TIMEOUT_MS,
     return503OnClosing: false, // the shutdown plugin's answer says when to try again
     http: {
       headersTimeout: Math.min(HEADERS_TIMEOUT_MS, config.REQUEST_TIMEOUT_MS),
