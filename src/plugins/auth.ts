@@ -49,8 +49,8 @@ export default fp<{ config: Config }>(
       })
     }
 
-    /** Headers that were accepted for a role, and their credentials. */
-    const accepted = { agent: new Map<string, string>(), admin: new Map<string, string>() }
+    /** Headers by which an agent was let pass, and their credentials: every batch brings one. */
+    const accepted = new Map<string, string>()
 
     app.decorateRequest('credential', '')
     app.decorateRequest('identity', null)
@@ -61,7 +61,7 @@ export default fp<{ config: Config }>(
         return
       }
       // Found by a seeded hash of all of it, so the time taken does not tell how much of a guess is right.
-      const known = accepted[role].get(request.headers.authorization ?? '')
+      const known = role === 'agent' ? accepted.get(request.headers.authorization ?? '') : undefined
       if (known !== undefined) {
         request.credential = known
         return
@@ -70,8 +70,9 @@ export default fp<{ config: Config }>(
       const candidate = digest(token)
       request.credential = candidate.toString('latin1')
       if (includes(role === 'agent' ? agentTokens : adminTokens, candidate)) {
-        if (accepted[role].size >= MAX_ACCEPTED) accepted[role].clear()
-        accepted[role].set(request.headers.authorization ?? '', request.credential)
+        if (role === 'admin') return
+        if (accepted.size >= MAX_ACCEPTED) accepted.clear()
+        accepted.set(request.headers.authorization ?? '', request.credential)
         return
       }
       if (includes(role === 'agent' ? adminTokens : agentTokens, candidate))

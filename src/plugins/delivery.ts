@@ -81,7 +81,7 @@ export default fp<{ config: Config }>(
         // Cut off by the shutdown: another replica will try when the claim is over.
         if (signal.aborted && answer.result === 'failed') return
         const result = await database.run((db) => settleDelivery(db, claim, answer))
-        metrics.deliveries.inc({ result })
+        metrics.deliveries[result]++
         tell(claim, answer, result)
       }
     }

@@ -3,6 +3,7 @@
 import fp from 'fastify-plugin'
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 import { version } from '../version.js'
+import { requestDurations } from './request-durations.js'
 
 /** What can become of a batch: accepted, or why not. */
 export const BATCH_RESULTS = [
@@ -31,12 +32,10 @@ export default fp(
     const metrics = createMetrics()
     app.decorate('metrics', metrics)
     app.addHook('onResponse', (request, reply, done) => {
-      metrics.httpRequestDuration.observe(
-        {
-          method: request.method,
-          route: request.routeOptions.url ?? 'unknown',
-          status_code: reply.statusCode,
-        },
+      metrics.observeRequest(
+        request.method,
+        request.routeOptions.url ?? 'unknown',
+        reply.statusCode,
         reply.elapsedTime / 1000,
       )
       done()
@@ -58,21 +57,9 @@ function createMetrics() {
   })
   buildInfo.set({ version }, 1)
 
-  /** A counter whose series all exist from the start, so that their first increase is seen. */
-  function counter<L extends string>(
-    name: string,
-    help: string,
-    label: L,
-    values: readonly string[],
-  ): Counter<L> {
-    const made = new Counter({ registers, name, help, labelNames: [label] })
-    for (const value of values) made.inc({ [label]: value } as Record<L, string>, 0)
-    return made
-  }
-
   /**
-   * A counter whose series are plain numbers, exported when they are scraped: for what every request counts, where
-   * the library's own increments would take a microsecond each.
+   * A counter whose series are plain numbers that all exist from the start, so that their first increase is seen.
+   * They are exported when they are scraped: the library's own increments would take each request a microsecond.
    */
   function tally<const V extends string>(
     name: string,
@@ -108,7 +95,7 @@ function createMetrics() {
       'decision',
       ['allow', 'deny', 'skipped'],
     ),
-    flushes: counter(
+    flushes: tally(
       'boundary_usage_flushes_total',
       'Tries to flush, by result; duplicate: an earlier try had been applied and its answer lost.',
       'result',
@@ -142,19 +129,13 @@ function createMetrics() {
       name: 'boundary_usage_snapshot_last_success_timestamp_seconds',
       help: 'Unix time of the last snapshot that this replica took.',
     }),
-    deliveries: counter(
+    deliveries: tally(
       'boundary_usage_deliveries_total',
       'Attempts to deliver a snapshot, by result; dead: given up.',
       'result',
       ['delivered', 'failed', 'dead'],
     ),
-    httpRequestDuration: new Histogram({
-      registers,
-      name: 'http_request_duration_seconds',
-      help: 'Time from the arrival of a request to the end of its answer.',
-      labelNames: ['method', 'route', 'status_code'],
-      buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
-    }),
+    observeRequest: requestDurations(registry),
 
     /** A gauge that is read when it is scraped. */
     gauge(name: string, help: string, read: () => number): void {

@@ -45,7 +45,7 @@ export default fp<{ config: Config }>(
       tracker,
       apply: (batch) => database.run((db) => applyFlush(db, replica, batch)),
       onTry: (result, seconds, err) => {
-        metrics.flushes.inc({ result })
+        metrics.flushes[result]++
         metrics.flushDuration.observe(seconds)
         if (result !== 'failed') metrics.flushLastSuccess.set(Date.now() / 1000)
         // One line when it begins; a lost database is told where it is noticed.

@@ -2,7 +2,7 @@
 
 import { createGunzip } from 'node:zlib'
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
-import { errorCodes, type preParsingHookHandler } from 'fastify'
+import type { preParsingHookHandler } from 'fastify'
 import type { Config } from '../config.js'
 import { InvalidGzip, UnsupportedEncoding } from '../errors.js'
 import type { BATCH_RESULTS } from '../plugins/metrics.js'
@@ -32,19 +32,6 @@ export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config }> = async
 
   // Fastify's own text/plain parser would let a wrong type through to the schema.
   app.removeContentTypeParser('text/plain')
-  // Fastify's own parser searches every body by two regular expressions for keys that could poison a prototype.
-  const parseWarily = app.getDefaultJsonParser('error', 'error')
-  app.removeContentTypeParser(JSON_TYPE)
-  app.addContentTypeParser<string>(JSON_TYPE, { parseAs: 'string' }, (request, body, done) => {
-    if (!isHarmless(body)) return parseWarily(request, body, done)
-    let parsed: unknown
-    try {
-      parsed = JSON.parse(body)
-    } catch {
-      return done(new errorCodes.FST_ERR_CTP_INVALID_JSON_BODY())
-    }
-    done(null, parsed)
-  })
   app.addContentTypeParser<Buffer>(PROTOBUF_TYPE, { parseAs: 'buffer' }, (_request, body, done) => {
     try {
       done(null, parseProtobuf(body))
@@ -105,16 +92,6 @@ export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config }> = async
       })
     },
   })
-}
-
-/** Whether it begins as an object does, and neither of those keys can be in it, plainly or with a letter escaped. */
-function isHarmless(json: string): boolean {
-  return (
-    json.startsWith('{') &&
-    !json.includes('__proto__') &&
-    !json.includes('constructor') &&
-    !json.includes('\\u00')
-  )
 }
 
 /**

@@ -1,6 +1,7 @@
 // Everything an agent can get wrong: refused with a message that says what to change, and nothing counted.
 
 import { randomUUID } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { gzipSync } from 'node:zlib'
 import t, { type Test } from 'tap'
 import { testDatabase } from '../helpers/database.js'
@@ -26,10 +27,16 @@ async function countsNothing(
     allowed_requests: 7,
     denied_requests: 5,
   })
-  // Bodies that take a slow machine over a second to parse make the replica refuse the next as overloaded.
-  let next = await replica.send()
-  while (next.status === 503) next = await replica.send()
-  t.equal(next.status, 202, 'and it goes on serving')
+  t.equal((await replica.send()).status, 202, 'and it goes on serving')
+}
+
+/** Resolves when it is overloaded no longer, by a batch that counts nothing; rejects after ten seconds of refusals. */
+async function untilAtEase(replica: Replica): Promise<void> {
+  for (let tries = 0; tries < 100; tries++) {
+    if ((await replica.send({ logs: [] })).status === 202) return
+    await sleep(100)
+  }
+  throw new Error('still overloaded')
 }
 
 async function refused(t: Test, response: Response, status: number, message: RegExp): Promise<void> {
@@ -185,18 +192,23 @@ t.test('bodies that are no batch', async (t) => {
       400,
       /body\/logs must be array/,
     )
-    await refused(t, await post(replica, '{"__proto__":{"x":1}}'), 400, /JSON/)
-    await refused(t, await post(replica, whole.replace('"http_request":', '"__proto__":')), 400, /JSON/)
-    await refused(
-      t,
-      await post(replica, `{"constructor":{"prototype":{"x":1}},${whole.slice(1)}`),
-      400,
-      /JSON/,
-    )
-    t.notOk('x' in {}, 'no prototype was touched')
-    await refused(t, await post(replica, '['.repeat(1_000_000)), 400, /JSON/)
-    await refused(t, await post(replica, nested.slice(0, -1)), 400, /JSON/)
+    const owner = `"__proto__":{"owner_id":${JSON.stringify(batch().owner_id)}}`
+    await refused(t, await post(replica, whole.replace(/"owner_id":"[^"]*"/, owner)), 400, /'owner_id'/)
+    for (const deep of ['['.repeat(1_000_000), nested.slice(0, -1)]) {
+      await refused(t, await post(replica, deep), 400, /JSON/)
+      await untilAtEase(replica) // parsing it takes a slow machine so long that it says to be overloaded
+    }
   })
+})
+
+t.test('keys that could poison a prototype are ignored like other fields that nobody knows', async (t) => {
+  const { url } = await testDatabase(t)
+  const replica = await startReplica(t, url)
+  const whole = JSON.stringify(batch({ logs: logs(2, 1) }))
+  const poison = '"__proto__":{"x":1},"constructor":{"prototype":{"x":1}},'
+  const body = whole.replaceAll('{"', `{${poison}"`)
+  t.same(await json(post(replica, body)), { allowed: 2, denied: 1, skipped: 0 })
+  t.notOk('x' in {}, 'no prototype was touched')
 })
 
 t.test('deep nesting in a field that is ignored does no harm', async (t) => {
