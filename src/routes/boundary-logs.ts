@@ -9,7 +9,14 @@ import type { BATCH_RESULTS } from '../plugins/metrics.js'
 import overload from '../plugins/overload.js'
 import { limitRate } from '../plugins/rate-limit.js'
 import { type BatchBody, parseProtobuf, readBatch, validateBatch } from './batch.js'
-import { AcceptedSchema, BatchSchema, ProtobufBatchSchema, ref, responses } from './schemas.js'
+import {
+  AcceptedSchema,
+  BatchSchema,
+  IdentityHeadersSchema,
+  ProtobufBatchSchema,
+  ref,
+  responses,
+} from './schemas.js'
 
 const JSON_TYPE = 'application/json'
 const PROTOBUF_TYPE = 'application/x-protobuf'
@@ -50,7 +57,7 @@ export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config }> = async
     url: '/boundary/logs',
     onRequest: [app.guard.agent, limitRate(config.RATE_LIMIT_PER_MINUTE)],
     preParsing: gunzip,
-    // What protobuf's parser has read it has checked.
+    // What protobuf's parser has read it has checked; headers are checked where they are needed.
     validatorCompiler: ({ contentType }) => (contentType === JSON_TYPE ? validateBatch : () => true),
     schema: {
       operationId: 'sendBoundaryLogs',
@@ -61,6 +68,7 @@ export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config }> = async
         'The body may be compressed with gzip.',
       tags: ['agent'],
       security: [{ agent: [] }],
+      headers: IdentityHeadersSchema,
       body: {
         content: {
           [JSON_TYPE]: { schema: ref(BatchSchema) },

@@ -67,6 +67,11 @@ export const BatchSchema = Type.Object(
   { $id: 'Batch', title: 'Batch', description: 'Counts as a whole or not at all.' },
 )
 
+export const IdentityHeadersSchema = Type.Object({
+  'X-Workspace-Id': Type.Optional(id('The workspace; for a protobuf batch beside a plain token.')),
+  'X-Owner-Id': Type.Optional(id("The workspace's owner; for a protobuf batch beside a plain token.")),
+})
+
 export const ProtobufBatchSchema = Type.Unsafe<WireBatch>(
   Type.String({
     $id: 'ProtobufBatch',
