@@ -11,7 +11,7 @@ const ATTEMPT_TIMEOUT_MS = 15_000
 const LEASE_S = 60
 const FIRST_RETRY_MS = 5_000
 const LONGEST_RETRY_MS = 6 * 3_600_000
-/** About five days of them. */
+/** Three to five days of them; a redelivery begins as many again. */
 const MAX_ATTEMPTS = 30
 const LONGEST_RETRY_AFTER_MS = 24 * 3_600_000
 
@@ -92,7 +92,7 @@ export async function settleDelivery(
   { snapshot, attempt }: Claim,
   answer: Answer,
 ): Promise<DeliveryResult> {
-  const isDead = answer.result === 'gone' || (answer.result === 'failed' && attempt >= MAX_ATTEMPTS)
+  const isDead = answer.result === 'gone' || (answer.result === 'failed' && attempt % MAX_ATTEMPTS === 0)
   const result = isDead ? 'dead' : answer.result === 'delivered' ? 'delivered' : 'failed'
   await db
     .update(telemetrySnapshots)
@@ -142,9 +142,8 @@ export async function redeliver(db: Executor, id: string): Promise<boolean> {
 
 function delayOf(attempt: number, answer: { retryAfterMs?: number }): number {
   if (answer.retryAfterMs !== undefined) return Math.min(answer.retryAfterMs, LONGEST_RETRY_AFTER_MS)
-  return Math.round(
-    Math.min(FIRST_RETRY_MS * 2 ** (attempt - 1), LONGEST_RETRY_MS) * (0.75 + Math.random() / 4),
-  )
+  const retries = (attempt - 1) % MAX_ATTEMPTS
+  return Math.round(Math.min(FIRST_RETRY_MS * 2 ** retries, LONGEST_RETRY_MS) * (0.75 + Math.random() / 4))
 }
 
 /** Milliseconds, from either form that RFC 9110 knows: seconds, or a date. */

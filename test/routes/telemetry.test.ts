@@ -48,6 +48,24 @@ t.test('a snapshot is answered as the history shows it, by list and by id', asyn
   )
 })
 
+t.test('a POST needs no body, whatever type the client says that it has', async (t) => {
+  const { url } = await testDatabase(t)
+  const replica = await startReplica(t, url)
+  for (const [type, body] of [
+    ['application/json', undefined],
+    ['application/json', '{}'],
+    ['application/x-www-form-urlencoded', 'a=b'],
+    ['', undefined],
+  ] as const) {
+    const response = await fetch(`${replica.url}/telemetry/snapshot`, {
+      method: 'POST',
+      headers: type === '' ? {} : { 'content-type': type },
+      ...(body !== undefined && { body }),
+    })
+    t.equal(response.status, 200, `${type} ${body}`)
+  }
+})
+
 t.test('the history is paged, newest first, without gaps or repeats', async (t) => {
   const { url } = await testDatabase(t)
   const replica = await startReplica(t, url)

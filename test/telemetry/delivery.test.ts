@@ -210,6 +210,15 @@ t.test('after thirty attempts it is given up', async (t) => {
     )
     t.equal((await delivery(replica, id, (now) => now.state === state)).state, state)
   }
+  await replica.post(`/telemetry/snapshots/${id}/redeliver`)
+  // Due sooner than the attempt's lease would end: it has failed and waits as after a first one.
+  const isSoon = (due: string | null) => due !== null && Date.parse(due) - Date.now() < 30_000
+  const again = await delivery(
+    replica,
+    id,
+    (now) => now.state === 'dead' || (now.attempts === 31 && isSoon(now.due_at)),
+  )
+  t.equal(again.state, 'pending', 'a redelivery begins as many again')
 })
 
 /** Makes a process write every connection that it opens to stderr. */
