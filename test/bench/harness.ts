@@ -20,10 +20,11 @@ export function pinLoad(): void {
 }
 
 export function describeMachine(): string {
-  const pinned = cores
-    ? `server on core ${cores.server}, load and database on core ${cores.load}`
-    : 'not pinned'
-  return `${cpus()[0]?.model.trim()}, ${cpus().length} cores, Node.js ${process.version}; ${pinned}`
+  return `${cpus()[0]?.model.trim()}, ${cpus().length} cores, Node.js ${process.version}`
+}
+
+export function describePinning(): string {
+  return cores ? `server on core ${cores.server}, load and database on core ${cores.load}` : 'not pinned'
 }
 
 export interface Server {

@@ -7,6 +7,7 @@ import { encode } from '../helpers/protobuf.js'
 import { type Batch, randomBatches } from './bodies.js'
 import {
   describeMachine,
+  describePinning,
   interleave,
   type Load,
   load,
@@ -37,10 +38,11 @@ const JSON_HEADERS = { authorization: `Bearer ${AGENT}`, 'content-type': 'applic
 /** How many different bodies each connection sends in turn, by logs. */
 const BODIES: Record<number, number> = { 10: 500, 100: 100, 1000: 20 }
 
-const results: Record<string, unknown> = { machine: describeMachine(), rounds, seconds }
+const machine = `${describeMachine()}; ${describePinning()}`
+const results: Record<string, unknown> = { machine, rounds, seconds }
 const servers: Server[] = []
 pinLoad()
-console.log(describeMachine())
+console.log(machine)
 const postgres = await startPostgres({ fsync: 'on', full_page_writes: 'on' })
 try {
   const service = await started(startService({ ...SERVICE, DATABASE_URL: postgres.url }))

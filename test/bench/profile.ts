@@ -7,7 +7,7 @@ import { parseArgs } from 'node:util'
 import { startPostgres } from '../helpers/postgres.js'
 import { encode } from '../helpers/protobuf.js'
 import { randomBatches } from './bodies.js'
-import { describeMachine, load, pinLoad, startFloor, startService } from './harness.js'
+import { describeMachine, describePinning, load, pinLoad, startFloor, startService } from './harness.js'
 
 const { values } = parseArgs({
   options: {
@@ -60,7 +60,7 @@ try {
   const { requestsPerSecond } = await load(server, { ...plan, seconds: Number(values.seconds) })
   const until = (performance.now() - startedAt) * 1000
   await server.stop()
-  console.log(`${describeMachine()}\n${values.server}, ${values.logs} logs a batch`)
+  console.log(`${describeMachine()}; ${describePinning()}\n${values.server}, ${values.logs} logs a batch`)
   report(from, until, requestsPerSecond * Number(values.seconds))
 } finally {
   await postgres.remove()

@@ -1,0 +1,174 @@
+// npm run bench:scale: how large a fleet one PostgreSQL carries, and what its tables grow to.
+
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { parseArgs } from 'node:util'
+import postgres from 'postgres'
+import { connectDatabase } from '../../src/database/client.js'
+import { migrate } from '../../src/database/migrate.js'
+import { startPostgres } from '../helpers/postgres.js'
+import { type Carries, flush, inParallel, type Member, newFleet, snapshot } from './fleet.js'
+import { describeMachine, median, quantile, row } from './harness.js'
+
+const { values } = parseArgs({
+  options: {
+    seconds: { type: 'string', default: '5' },
+    snapshots: { type: 'string', default: '5' },
+    periods: { type: 'string', default: '1000' },
+    out: { type: 'string', default: '.bench/scale.json' },
+  },
+})
+const CONNECTIONS = 8
+const FLEETS = [1, 100, 1_000, 10_000]
+/** The fleets whose tables are watched, and for what share of the periods: a larger one writes more rows in each. */
+const WATCHED = { 1: 1, 100: 1, 1000: 0.1 }
+
+console.log(`${describeMachine()}; ${CONNECTIONS} connections, fsync on`)
+const server = await startPostgres({ fsync: 'on', full_page_writes: 'on', autovacuum_naptime: '1' })
+const database = connectDatabase({ target: { url: server.url }, poolMax: CONNECTIONS + 1 })
+const sql = postgres(server.url, { max: 1, onnotice: () => {} })
+const results: Record<string, unknown> = { machine: describeMachine() }
+try {
+  await migrate(database)
+  await rates()
+  await growth()
+} finally {
+  await sql.end()
+  await database.close()
+  await server.remove()
+}
+mkdirSync('.bench', { recursive: true })
+writeFileSync(values.out, JSON.stringify(results, null, 2))
+console.log(`\nwritten to ${values.out}`)
+
+/** Flushes and snapshots, by the number of rows. */
+async function rates(): Promise<void> {
+  console.log(
+    '\nFlushes a second, and a snapshot amid flushes, by replicas (1,000 workspaces and users in each)',
+  )
+  row('replicas', 'opening', 'one new id', 'counts', 'HOT', 'snapshot ms', 'flush ms', 'blocked ms')
+  for (const replicas of FLEETS) {
+    const fleet = newFleet(replicas)
+    const opening = await open(fleet)
+    const newId = await rate(fleet, 'new id')
+    const before = await updates()
+    const counts = await rate(fleet, 'counts')
+    const after = await updates()
+    const hot = (after.hot - before.hot) / (after.all - before.all)
+    const amid = await snapshotsAmidFlushes(fleet)
+    results[`${replicas} replicas`] = { opening, newId, counts, hot, ...amid }
+    row(
+      String(replicas),
+      ...[opening, newId, counts].map((perSecond) => perSecond.toFixed(0)),
+      `${(hot * 100).toFixed(0)} %`,
+      ...[amid.snapshotMs, amid.flushMs, amid.blockedMs].map((ms) => ms.toFixed(0)),
+    )
+    await sql`truncate boundary_usage_stats, boundary_usage_replicas`
+  }
+}
+
+/** Makes every replica's row; flushes a second. */
+async function open(fleet: Member[]): Promise<number> {
+  const start = performance.now()
+  await inParallel(fleet, CONNECTIONS, (member) => flush(database, member, 'opening'))
+  return fleet.length / ((performance.now() - start) / 1000)
+}
+
+async function rate(fleet: Member[], carries: Carries): Promise<number> {
+  const until = performance.now() + Number(values.seconds) * 1000
+  let done = 0
+  const isTime = () => performance.now() < until
+  await inTurns(fleet, isTime, async (member) => {
+    await flush(database, member, carries)
+    done++
+  })
+  return done / Number(values.seconds)
+}
+
+/** `work` for the replicas one after the other, round after round; a single one flushes one batch at a time. */
+function inTurns(
+  fleet: Member[],
+  goesOn: () => boolean,
+  work: (member: Member) => Promise<void>,
+): Promise<void> {
+  function* rounds() {
+    while (goesOn()) for (const member of fleet) if (goesOn()) yield member
+  }
+  return inParallel(rounds(), Math.min(fleet.length, CONNECTIONS), work)
+}
+
+/** Snapshots while the fleet flushes as fast as it can: their time, and the longest that they made a flush take. */
+async function snapshotsAmidFlushes(fleet: Member[]) {
+  const snapshots: number[] = []
+  const blocked: number[] = []
+  const usual: number[] = []
+  for (let run = 0; run < Number(values.snapshots); run++) {
+    await open(fleet)
+    let isRunning = false
+    let isOver = false
+    const during: number[] = []
+    const goesOn = () => !isOver
+    const flushing = inTurns(fleet, goesOn, async (member) => {
+      const start = performance.now()
+      const met = isRunning
+      await flush(database, member, 'counts')
+      const list = met || isRunning ? during : usual
+      list.push(performance.now() - start)
+    })
+    await new Promise((resolve) => setTimeout(resolve, 300))
+    isRunning = true
+    snapshots.push(await snapshot(database))
+    isRunning = false
+    isOver = true
+    await flushing
+    blocked.push(Math.max(0, ...during))
+  }
+  return { snapshotMs: median(snapshots), flushMs: median(usual), blockedMs: quantile(blocked, 1) }
+}
+
+async function updates(): Promise<{ all: number; hot: number }> {
+  await sql`select pg_stat_force_next_flush()`
+  await new Promise((resolve) => setTimeout(resolve, 1_500)) // idle sessions report once a second
+  const [found] = await sql<{ all: number; hot: number }[]>`
+    select sum(n_tup_upd)::float8 as all, sum(n_tup_hot_upd)::float8 as hot
+    from pg_stat_user_tables where relname like 'boundary_usage_%'`
+  return found ?? { all: 0, hot: 0 }
+}
+
+/** What the tables hold on disk as period follows period: three flushes a replica, then a snapshot. */
+async function growth(): Promise<void> {
+  console.log(
+    '\nSize of boundary_usage_stats as periods pass, autovacuum looking every second, MB with TOAST and indexes',
+  )
+  const shares = [0.1, 0.2, 0.4, 0.6, 0.8, 1]
+  row('replicas x periods', ...shares.map((share) => `at ${share * 100} %`), 'rows alone', 'vacuums')
+  for (const [replicas, share] of Object.entries(WATCHED)) {
+    const periods = Math.round(Number(values.periods) * share)
+    const fleet = newFleet(Number(replicas))
+    await sql`select pg_stat_reset()`
+    const sizes: number[] = []
+    let rowsAlone = 0
+    for (let period = 1; period <= periods; period++) {
+      for (const carries of ['opening', 'counts', 'counts'] as const)
+        await inParallel(fleet, CONNECTIONS, (member) => flush(database, member, carries))
+      if (period === 1) rowsAlone = await megabytes()
+      await snapshot(database)
+      if (shares.some((share) => Math.round(share * periods) === period)) sizes.push(await megabytes())
+      process.stderr.write(`\r\x1b[K${replicas} replicas: period ${period} of ${periods}`)
+    }
+    process.stderr.write('\r\x1b[K')
+    const [stat] = await sql`select autovacuum_count as vacuums from pg_stat_user_tables
+      where relname = 'boundary_usage_stats'`
+    results[`growth with ${replicas}`] = { periods, sizes, rowsAlone, vacuums: stat?.vacuums }
+    row(
+      `${replicas} x ${periods}`,
+      ...[...sizes, rowsAlone].map((size) => size.toFixed(1)),
+      String(stat?.vacuums),
+    )
+    await sql`truncate boundary_usage_stats, boundary_usage_replicas`
+  }
+}
+
+async function megabytes(): Promise<number> {
+  const [found] = await sql`select pg_total_relation_size('boundary_usage_stats') as bytes`
+  return Number(found?.bytes) / 2 ** 20
+}
