@@ -7,6 +7,8 @@ import { availableParallelism, cpus } from 'node:os'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import autocannon from 'autocannon'
+import { encode } from '../helpers/protobuf.js'
+import { randomBatches } from './bodies.js'
 
 const SERVER = fileURLToPath(new URL('../../dist/server.js', import.meta.url))
 const FLOORS = fileURLToPath(new URL('floors.ts', import.meta.url))
@@ -39,9 +41,14 @@ export async function startFloor(name: string, nodeOptions: string[] = []): Prom
   return { url: `http://127.0.0.1:${port}`, pid: child.pid ?? 0, stop: () => stop(child) }
 }
 
-/** The service as it is run: built, with these settings. */
+const AGENT = 'agent-token-of-the-benchmark'
+
+/** The service as it is run in production, with every limit on: built, with these settings besides. */
 export async function startService(env: Record<string, string>, nodeOptions: string[] = []): Promise<Server> {
   const child = start([...nodeOptions, SERVER], {
+    AGENT_TOKENS: AGENT,
+    ADMIN_TOKENS: 'admin-token-of-the-benchmark',
+    RATE_LIMIT_PER_MINUTE: '1000000',
     PORT: '0',
     LOG_LEVEL: 'info',
     SNAPSHOT_INTERVAL_MS: '0',
@@ -86,6 +93,29 @@ export interface Load {
   headers: Record<string, string>
   connections: number
   seconds: number
+}
+
+/** How many different bodies each connection sends in turn, by logs. */
+const BODIES: Record<number, number> = { 10: 500, 100: 100, 1000: 20 }
+
+/** Batches of so many logs, in JSON or protobuf, for one second unless told otherwise. */
+export function loadOf(logs: number, format: 'json' | 'protobuf', options: Partial<Load> = {}): Load {
+  const batches = randomBatches(BODIES[logs] ?? 100, logs)
+  const isJson = format === 'json'
+  return {
+    bodies: batches.map((batch) => (isJson ? JSON.stringify(batch) : encode(batch))),
+    headers: {
+      authorization: `Bearer ${AGENT}`,
+      'content-type': isJson ? 'application/json' : 'application/x-protobuf',
+      ...(!isJson && {
+        'x-workspace-id': batches[0]?.workspace_id ?? '',
+        'x-owner-id': batches[0]?.owner_id ?? '',
+      }),
+    },
+    connections: 64,
+    seconds: 1,
+    ...options,
+  }
 }
 
 export interface Measured {

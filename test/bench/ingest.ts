@@ -3,14 +3,13 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { startPostgres } from '../helpers/postgres.js'
-import { encode } from '../helpers/protobuf.js'
-import { type Batch, randomBatches } from './bodies.js'
 import {
   describeMachine,
   describePinning,
   interleave,
   type Load,
   load,
+  loadOf,
   type Measured,
   median,
   pinLoad,
@@ -30,13 +29,6 @@ const { values } = parseArgs({
 })
 const rounds = Number(values.rounds)
 const seconds = Number(values.seconds)
-const AGENT = 'agent-token-of-the-benchmark'
-const ADMIN = 'admin-token-of-the-benchmark'
-/** As it runs in production, with every limit on. */
-const SERVICE = { AGENT_TOKENS: AGENT, ADMIN_TOKENS: ADMIN, RATE_LIMIT_PER_MINUTE: '1000000' }
-const JSON_HEADERS = { authorization: `Bearer ${AGENT}`, 'content-type': 'application/json' }
-/** How many different bodies each connection sends in turn, by logs. */
-const BODIES: Record<number, number> = { 10: 500, 100: 100, 1000: 20 }
 
 const machine = `${describeMachine()}; ${describePinning()}`
 const results: Record<string, unknown> = { machine, rounds, seconds }
@@ -45,24 +37,24 @@ pinLoad()
 console.log(machine)
 const postgres = await startPostgres({ fsync: 'on', full_page_writes: 'on' })
 try {
-  const service = await started(startService({ ...SERVICE, DATABASE_URL: postgres.url }))
+  const service = await started(startService({ DATABASE_URL: postgres.url }))
   const bare = await started(startFloor('bare'))
   const parse = await started(startFloor('parse'))
   const fastify = await started(startFloor('fastify'))
   for (const logs of [10, 100, 1_000]) {
-    const plan = jsonLoad(logs)
+    const plan = loadOf(logs, 'json', { seconds })
     const batches = { bare: plan, parse: plan, fastify: plan, service: plan }
     await compare(`JSON, ${logs} logs a batch`, logs, batches, { bare, parse, fastify, service })
   }
   await compare(
     'Protobuf against JSON, 1,000 logs a batch',
     1_000,
-    { JSON: jsonLoad(1_000), protobuf: protobufLoad(1_000) },
+    { JSON: loadOf(1_000, 'json', { seconds }), protobuf: loadOf(1_000, 'protobuf', { seconds }) },
     { JSON: service, protobuf: service },
   )
-  const durable = await started(startService({ ...SERVICE, DATABASE_URL: postgres.url, ACK: 'durable' }))
+  const durable = await started(startService({ DATABASE_URL: postgres.url, ACK: 'durable' }))
   // Longer: a second would be spent on opening the connections.
-  const many = { ...jsonLoad(10), connections: 256, seconds: Math.max(4, seconds) }
+  const many = loadOf(10, 'json', { connections: 256, seconds: Math.max(4, seconds) })
   await compare(
     'ACK=durable against memory, 10 logs a batch, 256 connections',
     10,
@@ -82,22 +74,6 @@ async function started(starting: Promise<Server>): Promise<Server> {
   const server = await starting
   servers.push(server)
   return server
-}
-
-function jsonLoad(logs: number): Load {
-  const bodies = randomBatches(BODIES[logs] ?? 1, logs).map((batch) => JSON.stringify(batch))
-  return { bodies, headers: JSON_HEADERS, connections: 64, seconds }
-}
-
-function protobufLoad(logs: number): Load {
-  const batches: Batch[] = randomBatches(BODIES[logs] ?? 1, logs)
-  const headers = {
-    authorization: `Bearer ${AGENT}`,
-    'content-type': 'application/x-protobuf',
-    'x-workspace-id': batches[0]?.workspace_id ?? '',
-    'x-owner-id': batches[0]?.owner_id ?? '',
-  }
-  return { bodies: batches.map(encode), headers, connections: 64, seconds }
 }
 
 /** Measures them round by round, and prints the last one's ratio to each of the others. */
@@ -133,18 +109,15 @@ async function compare(
 
 /** The event loop's delay under full load, with and without what the service does beside ingest. */
 async function eventLoop(): Promise<void> {
-  const quiet = await started(
-    startService({ ...SERVICE, DATABASE_URL: postgres.url, FLUSH_INTERVAL_MS: '3600000' }),
-  )
+  const quiet = await started(startService({ DATABASE_URL: postgres.url, FLUSH_INTERVAL_MS: '3600000' }))
   const busy = await started(
     startService({
-      ...SERVICE,
       DATABASE_URL: postgres.url,
       FLUSH_INTERVAL_MS: '100',
       SNAPSHOT_INTERVAL_MS: '1000',
     }),
   )
-  const plan = { ...jsonLoad(100), seconds: Math.max(2, seconds) }
+  const plan = loadOf(100, 'json', { seconds: Math.max(2, seconds) })
   const underLoad = async (server: Server, scrapeMs: number) => {
     await delayP99(server) // what it has measured until now
     const scrapes = setInterval(() => void delayP99(server), scrapeMs)

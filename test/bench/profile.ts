@@ -5,9 +5,15 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { startPostgres } from '../helpers/postgres.js'
-import { encode } from '../helpers/protobuf.js'
-import { randomBatches } from './bodies.js'
-import { describeMachine, describePinning, load, pinLoad, startFloor, startService } from './harness.js'
+import {
+  describeMachine,
+  describePinning,
+  load,
+  loadOf,
+  pinLoad,
+  startFloor,
+  startService,
+} from './harness.js'
 
 const { values } = parseArgs({
   options: {
@@ -25,7 +31,6 @@ interface Profile {
   timeDeltas: number[]
 }
 
-const TOKEN = 'agent-token-of-the-benchmark'
 const dir = mkdtempSync(join(tmpdir(), 'boundary-usage-profile-'))
 const options = ['--cpu-prof', `--cpu-prof-dir=${dir}`]
 pinLoad()
@@ -34,27 +39,9 @@ try {
   const startedAt = performance.now()
   const server =
     values.server === 'service'
-      ? await startService(
-          {
-            AGENT_TOKENS: TOKEN,
-            ADMIN_TOKENS: 'admin-token-of-the-benchmark',
-            RATE_LIMIT_PER_MINUTE: '1000000',
-            DATABASE_URL: postgres.url,
-          },
-          options,
-        )
+      ? await startService({ DATABASE_URL: postgres.url }, options)
       : await startFloor(values.server, options)
-  const batches = randomBatches(values.logs === '1000' ? 20 : 200, Number(values.logs))
-  const plan = {
-    bodies: batches.map((batch) => (values.protobuf ? encode(batch) : JSON.stringify(batch))),
-    headers: {
-      authorization: `Bearer ${TOKEN}`,
-      'content-type': values.protobuf ? 'application/x-protobuf' : 'application/json',
-      'x-workspace-id': batches[0]?.workspace_id ?? '',
-      'x-owner-id': batches[0]?.owner_id ?? '',
-    },
-    connections: 32,
-  }
+  const plan = loadOf(Number(values.logs), values.protobuf ? 'protobuf' : 'json')
   await load(server, { ...plan, seconds: 2 }) // warm
   const from = (performance.now() - startedAt) * 1000
   const { requestsPerSecond } = await load(server, { ...plan, seconds: Number(values.seconds) })

@@ -3,7 +3,7 @@
 import { randomUUID } from 'node:crypto'
 import { gzipSync } from 'node:zlib'
 import t from 'tap'
-import { testDatabase } from '../helpers/database.js'
+import { testDatabase, untilBlocked } from '../helpers/database.js'
 import { allowedLog, batch, deniedLog, json, logs, startReplica } from '../helpers/replica.js'
 
 t.test('logs are counted as allowed or denied; those without a known resource are skipped', async (t) => {
@@ -85,6 +85,25 @@ t.test('a body may be compressed with gzip', async (t) => {
     t.equal(response.status, 202, encoding)
     t.strictSame(await response.json(), { allowed: 1, denied: 1, skipped: 0 })
   }
+})
+
+t.test('no batch waits for a flush', async (t) => {
+  const { url, sql } = await testDatabase(t)
+  const replica = await startReplica(t, url)
+  const { usage } = replica.app
+  await replica.send({ logs: logs(3, 2) })
+  await usage.flush()
+  await replica.send({ logs: logs(1, 1) })
+  let flushing: Promise<void> | undefined
+  await sql.begin(async (tx) => {
+    await tx`select from boundary_usage_stats for update`
+    flushing = usage.flush()
+    await untilBlocked(sql)
+    for (let n = 0; n < 20; n++) t.equal((await replica.send({ logs: logs(1, 0) })).status, 202)
+    t.equal(usage.tracker.unsettled?.allowedRequests, 1, 'the flush waits all the while')
+  })
+  await flushing
+  t.match(await json(replica.get('/telemetry/snapshot')), { allowed_requests: 24, denied_requests: 3 })
 })
 
 t.test('1,000 logs are one batch', async (t) => {
