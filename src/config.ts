@@ -261,6 +261,12 @@ function isLoopback(host: string): boolean {
   return host === 'localhost' || host === '::1' || (isIP(host) === 4 && host.startsWith('127.'))
 }
 
+/** Where this machine reaches a service that listens there. */
+export function urlOf(host: string, port: number): string {
+  const reached = host === '0.0.0.0' ? '127.0.0.1' : host === '::' ? '::1' : host
+  return `http://${isIP(reached) === 6 ? `[${reached}]` : reached}:${port}`
+}
+
 /** True when no role has credentials, so that everything is open (on loopback only). */
 export function isOpen(config: Config): boolean {
   return config.ADMIN_TOKENS.length === 0

@@ -1,13 +1,16 @@
-// Starts a replica: settings, app, listen; and closes it with grace.
+// The entry: runs the command that the arguments name, or starts a replica: settings, app, listen; and closes it
+// with grace.
 
 import closeWithGrace from 'close-with-grace'
 import type { FastifyInstance } from 'fastify'
-import { buildApp } from './app.js'
-import { type Config, ConfigError, isOpen, loadConfig } from './config.js'
+import { runCommand } from './cli.js'
+import { type Config, ConfigError, isOpen, loadConfig, urlOf } from './config.js'
 import { DirectoryInUseError } from './database/directory-lock.js'
 
 try {
-  await start(loadConfig())
+  const exitCode = await runCommand(process.argv.slice(2))
+  if (exitCode === undefined) await start(loadConfig())
+  else process.exitCode = exitCode
 } catch (error) {
   if (!(error instanceof ConfigError || error instanceof DirectoryInUseError)) throw error
   process.stderr.write(`boundary-usage: ${error.message}\n`)
@@ -15,6 +18,7 @@ try {
 }
 
 async function start(config: Config): Promise<void> {
+  const { buildApp } = await import('./app.js') // commands do without it, and so start faster
   const app = await buildApp(config)
   let hasFailed = false
   const { close } = closeWithGrace(
@@ -45,7 +49,7 @@ function greet(app: FastifyInstance, config: Config): void {
   if (!process.stdout.isTTY && !isOpen(config)) return
   const address = app.server.address()
   const port = typeof address === 'object' && address ? address.port : config.PORT
-  const url = `http://${config.HOST.includes(':') ? `[${config.HOST}]` : config.HOST}:${port}`
+  const url = urlOf(config.HOST, port)
   const token = (name: string) => (isOpen(config) ? '' : ` -H "Authorization: Bearer $${name}"`)
   const batch = JSON.stringify({
     workspace_id: '11111111-1111-4111-8111-111111111111',

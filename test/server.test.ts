@@ -213,7 +213,8 @@ t.test('MIGRATE_ON_START=false on an empty database ends the start and says what
   t.match(await service.log('cannot start'), {
     level: 60,
     err: {
-      message: 'the database lacks migrations of this version: start one replica with MIGRATE_ON_START=true',
+      message:
+        'the database lacks migrations of this version: run "node dist/server.js migrate", or start one replica with MIGRATE_ON_START=true',
     },
   })
   const tables =

@@ -83,7 +83,7 @@ export function connectDatabase({ target, poolMax, onUp }: DatabaseOptions): Dat
           throw cause
         }
         report(false, cause)
-        throw new DatabaseUnavailableError(`the database cannot be reached: ${cause.message}`, { cause })
+        throw new DatabaseUnavailableError(`the database cannot be reached: ${reasonOf(cause)}`, { cause })
       } finally {
         cancel()
       }
@@ -143,6 +143,11 @@ function rejectAfter(ms: number): { promise: Promise<never>; cancel: () => void 
 function unwrap(error: unknown): Error {
   if (error instanceof Error && 'query' in error && error.cause instanceof Error) return error.cause
   return error instanceof Error ? error : new Error(String(error))
+}
+
+/** A name with several addresses, of which none answers, gives an error without a message. */
+function reasonOf(error: Error): string {
+  return error.message || ('code' in error ? String(error.code) : error.name)
 }
 
 /** Codes of Node.js, postgres.js and PostgreSQL (SQLSTATE) that say "not now" rather than "this is wrong". */

@@ -19,6 +19,13 @@ export interface WorkerInput {
   socketPath: string
 }
 
+const SUBDIRECTORY = 'postgres'
+
+/** Whether an embedded server has its data in `dataDir`. */
+export function hasEmbedded(dataDir: string): boolean {
+  return existsSync(join(dataDir, SUBDIRECTORY))
+}
+
 /**
  * Starts the embedded server on `dataDir`, which it creates if need be. Rejects if another process has it.
  * A worker that dies later ends the process: without its database a single replica is of no use.
@@ -30,9 +37,12 @@ export async function startEmbedded(dataDir: string, log: (message: string) => v
   // A directory of our own that others cannot enter: the server asks for no password. Its path is short, as a
   // socket's must be, however deep the data lies.
   const socketDir = await mkdtemp(join(tmpdir(), 'boundary-usage-'))
-  const input: WorkerInput = { dataDir: join(root, 'postgres'), socketPath: join(socketDir, '.s.PGSQL.5432') }
+  const input: WorkerInput = {
+    dataDir: join(root, SUBDIRECTORY),
+    socketPath: join(socketDir, '.s.PGSQL.5432'),
+  }
 
-  const first = !existsSync(input.dataDir)
+  const first = !hasEmbedded(root)
   log(
     first
       ? `creating the embedded PostgreSQL in ${root}: takes some seconds`

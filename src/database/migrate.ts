@@ -1,6 +1,8 @@
 // Applies the migrations in drizzle/, once, however many replicas start together.
 
 import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { sql } from 'drizzle-orm'
 import { drizzle } from 'drizzle-orm/postgres-js'
 import { migrate as applyMigrations } from 'drizzle-orm/postgres-js/migrator'
@@ -8,13 +10,22 @@ import type { Sql } from 'postgres'
 import type { Database, Executor } from './client.js'
 import { lockKeys } from './locks.js'
 
-const FOLDER = new URL('../../drizzle/', import.meta.url).pathname
+const FOLDER = fileURLToPath(new URL('../../drizzle/', import.meta.url))
 const DEADLINE_MS = 300_000
 const OLDEST_SERVER = 14
 
-/** Applies what is missing, in one transaction; replicas that come at the same time wait and find nothing to do. */
-export async function migrate(database: Database): Promise<void> {
-  await database.run(
+/** The migrations of this version by name, in order, and whether the database has them. */
+export interface MigrationStatus {
+  applied: string[]
+  pending: string[]
+}
+
+/**
+ * Applies what is missing, in one transaction, and returns what that was; replicas that come at the same time wait
+ * and find nothing to do.
+ */
+export async function migrate(database: Database): Promise<string[]> {
+  return database.run(
     ({ $client: client }) =>
       client.begin(async (tx) => {
         // The migrator asks for a transaction of its own: it gets a savepoint of the one that holds the lock.
@@ -27,33 +38,51 @@ export async function migrate(database: Database): Promise<void> {
         )
         await checkServer(db)
         await db.execute(sql`select pg_advisory_xact_lock(${lockKeys.migrate})`)
+        const { pending } = await readStatus(db)
         await applyMigrations(db, { migrationsFolder: FOLDER })
+        return pending
       }),
     DEADLINE_MS,
   )
 }
 
+/** Reads only. */
+export async function migrationStatus(database: Database): Promise<MigrationStatus> {
+  return database.run(async (db) => {
+    await checkServer(db)
+    return readStatus(db)
+  })
+}
+
 /** Rejects with a message that says what to do if the database's schema is older than this version needs. */
 export async function checkMigrated(database: Database): Promise<void> {
-  const journal = JSON.parse(readFileSync(new URL('meta/_journal.json', `file://${FOLDER}`), 'utf8')) as {
-    entries: { when: number }[]
-  }
-  const wanted = Math.max(...journal.entries.map((entry) => entry.when))
-  const applied = await database.run(async (db) => {
-    await checkServer(db)
-    const [exists] = await db.execute<{ yes: boolean }>(
-      sql`select to_regclass('drizzle.__drizzle_migrations') is not null as yes`,
-    )
-    if (!exists?.yes) return 0
-    const [last] = await db.execute<{ created_at: string | null }>(
-      sql`select max(created_at) as created_at from drizzle.__drizzle_migrations`,
-    )
-    return Number(last?.created_at ?? 0)
-  })
-  if (applied < wanted)
+  const { pending } = await migrationStatus(database)
+  if (pending.length > 0)
     throw new Error(
-      'the database lacks migrations of this version: start one replica with MIGRATE_ON_START=true',
+      'the database lacks migrations of this version: run "node dist/server.js migrate", or start one replica with MIGRATE_ON_START=true',
     )
+}
+
+/** As the migrator decides: what is newer than the newest that the database has is pending. */
+async function readStatus(db: Executor): Promise<MigrationStatus> {
+  const [exists] = await db.execute<{ yes: boolean }>(
+    sql`select to_regclass('drizzle.__drizzle_migrations') is not null as yes`,
+  )
+  if (!exists?.yes) return statusAt(0)
+  const [last] = await db.execute<{ created_at: string | null }>(
+    sql`select max(created_at) as created_at from drizzle.__drizzle_migrations`,
+  )
+  return statusAt(Number(last?.created_at ?? 0))
+}
+
+/** The status of a database whose newest migration is of that time; 0 if it has none. */
+export function statusAt(newest: number): MigrationStatus {
+  const journal = JSON.parse(readFileSync(join(FOLDER, 'meta/_journal.json'), 'utf8')) as {
+    entries: { tag: string; when: number }[]
+  }
+  const names = (has: boolean) =>
+    journal.entries.filter(({ when }) => when <= newest === has).map(({ tag }) => tag)
+  return { applied: names(true), pending: names(false) }
 }
 
 async function checkServer(db: Executor): Promise<void> {

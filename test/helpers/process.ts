@@ -57,6 +57,8 @@ export interface ServiceProcess {
 export interface ProcessOptions {
   /** What to wait for: `spawned` waits for nothing, `ready` is the default. */
   until?: 'spawned' | 'listening' | 'ready'
+  /** A command and its options; without any it is the service. */
+  args?: string[]
   /** Options of Node.js itself. */
   nodeOptions?: string[]
   /** Files that lie in its working directory, by name. */
@@ -70,11 +72,11 @@ export interface ProcessOptions {
 export async function startProcess(
   t: Scope,
   env: Record<string, string> = {},
-  { until = 'ready', nodeOptions = [], files = {} }: ProcessOptions = {},
+  { until = 'ready', args = [], nodeOptions = [], files = {} }: ProcessOptions = {},
 ): Promise<ServiceProcess> {
   const home = await mkdtemp(join(tmpdir(), 'boundary-usage-test-'))
   for (const [name, content] of Object.entries(files)) await writeFile(join(home, name), content)
-  const child = spawn(process.execPath, [...nodeOptions, SERVER], {
+  const child = spawn(process.execPath, [...nodeOptions, SERVER, ...args], {
     cwd: home, // so that no .env of the developer's is read
     env: {
       ...inherited(),
@@ -95,6 +97,27 @@ export async function startProcess(
   if (until !== 'spawned') await service.log('Server listening at')
   if (until === 'ready') await service.untilReady(200)
   return service
+}
+
+/** What a command did. */
+export interface Done {
+  code: number | null
+  stdout: string
+  stderr: string
+  home: string
+}
+
+/** Runs a command of the service to its end. */
+export async function runCommand(
+  t: Scope,
+  args: string[],
+  env: Record<string, string> = {},
+  files: Record<string, string> = {},
+): Promise<Done> {
+  const process = await startProcess(t, env, { until: 'spawned', args, files })
+  const { code } = await process.exited
+  const { stdout, stderr, home } = process
+  return { code, stdout, stderr, home }
 }
 
 /** What a process needs to run at all; no setting of the developer's. */
@@ -207,9 +230,9 @@ function watch(child: ChildProcess, home: string): ServiceProcess {
   return service
 }
 
-/** The line if it is one of the log; the greeting to a person is not. */
+/** The line if it is one of the log; the greeting to a person and what a command prints are not. */
 function parseLog(line: string): LogLine | undefined {
-  if (!line.startsWith('{')) return undefined
+  if (!line.startsWith('{"level"')) return undefined
   const parsed: unknown = JSON.parse(line)
   return isLogLine(parsed) ? parsed : undefined
 }

@@ -1,0 +1,24 @@
+// Finds the database that the settings name, and starts the embedded one if they name none.
+
+import { type Config, ConfigError } from '../config.js'
+import type { DatabaseTarget } from './client.js'
+
+export interface Located {
+  target: DatabaseTarget
+  /** Stops what was started. */
+  stop: () => Promise<void>
+}
+
+export async function locateDatabase(config: Config, log: (message: string) => void): Promise<Located> {
+  const { DATABASE_URL: url, DATABASE_TRANSACTION_POOLING: transactionPooling } = config
+  if (url !== undefined) return { target: { url, transactionPooling }, stop: async () => {} }
+  // Not even loaded where there is a server: it is an optional dependency.
+  const { startEmbedded } = await import('./embedded.js')
+  const embedded = await startEmbedded(config.DATA_DIR, log).catch((error: unknown) => {
+    if (!(error instanceof Error && 'code' in error && error.code === 'ERR_MODULE_NOT_FOUND')) throw error
+    throw new ConfigError(
+      'DATABASE_URL: got nothing, needed where the embedded PostgreSQL is not installed, which npm install --include=optional does',
+    )
+  })
+  return { target: { path: embedded.socketPath }, stop: embedded.stop }
+}

@@ -1,0 +1,169 @@
+// The command line, as real processes: what each command prints, where, and the code it exits with.
+
+import { readFile } from 'node:fs/promises'
+import t from 'tap'
+import { SettingsSchema } from '../src/config.js'
+import { lockKeys } from '../src/database/locks.js'
+import { testDatabase } from './helpers/database.js'
+import { freePort } from './helpers/postgres.js'
+import { runCommand, startProcess } from './helpers/process.js'
+import { logs } from './helpers/replica.js'
+
+t.jobs = 2
+
+const AGENT = 'agent-token-5d41402abc4b2a76'
+const ADMIN = 'admin-token-b9719d911017c592'
+const OTHER = 'other-token-6f8db599de986fab'
+const AVAILABLE =
+  'there are migrate, migrate status, snapshot [--url URL], --check-config, --help and --version'
+
+t.test('--help says what there is, --version which, and neither needs settings that fit', async (t) => {
+  const help = await runCommand(t, ['--help'], { PORT: 'http' })
+  t.match(help, { code: 0, stderr: '' })
+  for (const word of [
+    'migrate',
+    'migrate status',
+    'snapshot',
+    '--url',
+    '--check-config',
+    '--version',
+    '.env',
+  ])
+    t.ok(help.stdout.includes(word), word)
+  const longest = Math.max(...help.stdout.split('\n').map((line) => line.length))
+  t.ok(longest <= 110, 'it fits a terminal')
+
+  const { version } = JSON.parse(await readFile(new URL('../package.json', import.meta.url), 'utf8'))
+  t.match(await runCommand(t, ['--version']), { code: 0, stdout: `${version}\n`, stderr: '' })
+})
+
+t.test('what there is not is refused with 2 and one line that says what there is', async (t) => {
+  for (const [args, refusal] of [
+    [['migrate', 'down'], 'unknown command "migrate down"'],
+    [['--port', '80'], "Unknown option '--port'"],
+    [['--url'], "Option '--url <value>' argument missing"],
+    [['--url', 'http://127.0.0.1'], '--url is for snapshot alone'],
+    [['snapshot', '--url', '127.0.0.1:3000'], '--url takes http:// or https:// and a host'],
+    [['--check-config', 'migrate'], '"check-config" and "migrate" do not go together'],
+  ] as const)
+    t.match(
+      await runCommand(t, [...args]),
+      { code: 2, stdout: '', stderr: `boundary-usage: ${refusal}; ${AVAILABLE}\n` },
+      args.join(' '),
+    )
+})
+
+t.test('--check-config lists every setting, where its value is from, and no secret', async (t) => {
+  const secrets = {
+    DATABASE_URL: 'postgres://someone:hunter2@db.internal/usage',
+    AGENT_TOKENS: `${AGENT},${OTHER}`,
+    ADMIN_TOKENS: ADMIN,
+    AGENT_JWT_KEY: 'a secret of 32 characters or more',
+    METRICS_TOKEN: 'metrics-token-d8578edf8458ce06',
+    SINK_URL: 'https://sink.example/usage?key=4e732ced3463d06d',
+    SINK_SECRET: `whsec_${'A'.repeat(32)}`,
+  }
+  t.strictSame(
+    Object.keys(secrets),
+    Object.entries(SettingsSchema.properties).flatMap(([name, schema]) => ('secret' in schema ? [name] : [])),
+    'none is left out here',
+  )
+  const env = { ...secrets, AGENT_JWT_ALGORITHM: 'HS256', FLUSH_INTERVAL_MS: ' 2000 ' }
+  const files = { '.env': 'SNAPSHOT_RETENTION_DAYS=30\nFLUSH_INTERVAL_MS=9\n' }
+  const done = await runCommand(t, ['--check-config'], env, files)
+  t.match(done, { code: 0, stderr: '' })
+  for (const [name, secret] of Object.entries(secrets))
+    for (const part of secret.split(',')) t.notOk(done.stdout.includes(part), `${name} is not shown`)
+  t.notMatch(done.stdout, /hunter2|internal|sink\.example/)
+
+  const lines = done.stdout.trimEnd().split('\n')
+  t.strictSame(
+    lines.map((line) => line.slice(0, line.indexOf('='))),
+    Object.keys(SettingsSchema.properties),
+  )
+  t.equal(new Set(lines.map((line) => line.search(/ {2}(set|default|not set)$/) >= 0)).size, 1)
+  for (const line of [
+    /^HOST=127\.0\.0\.1 +default$/m,
+    /^PORT=0 +set$/m,
+    /^FLUSH_INTERVAL_MS=2000 +set$/m,
+    /^SNAPSHOT_RETENTION_DAYS=30 +set$/m,
+    /^DATABASE_URL=\*+ +set$/m,
+    /^AGENT_TOKENS=\*+,\*+ +set$/m,
+    /^ADMIN_TOKENS=\*+ +set$/m,
+    /^AGENT_JWT_ALGORITHM=HS256 +set$/m,
+  ])
+    t.match(done.stdout, line)
+})
+
+t.test('--check-config with a setting that does not fit: one line, without the secret, and 1', async (t) => {
+  for (const [env, line] of [
+    [{ PORT: 'http' }, 'PORT: got "http", takes a whole number from 0 to 65535'],
+    [
+      { METRICS_TOKEN: 'hunter2' },
+      'METRICS_TOKEN: got a value that does not fit, takes a token of 24 characters or more',
+    ],
+  ] as const)
+    t.match(await runCommand(t, ['--check-config'], env), {
+      code: 1,
+      stdout: '',
+      stderr: `boundary-usage: ${line}\n`,
+    })
+})
+
+t.test('snapshot has a running service take one, and prints it', async (t) => {
+  const { url, sql } = await testDatabase(t)
+  const service = await startProcess(t, {
+    DATABASE_URL: url,
+    AGENT_TOKENS: AGENT,
+    ADMIN_TOKENS: `${ADMIN},${OTHER}`,
+  })
+  await service.send({ logs: logs(3, 2) }, { authorization: `Bearer ${AGENT}` })
+
+  const done = await runCommand(t, ['snapshot', '--url', `${service.url}/`], { ADMIN_TOKEN: OTHER })
+  t.match(done, { code: 0, stderr: '' })
+  t.match(JSON.parse(done.stdout), { trigger: 'manual', allowed_requests: 3, denied_requests: 2 })
+
+  const env = { PORT: String(service.port), AGENT_TOKENS: AGENT, ADMIN_TOKENS: ADMIN }
+  const next = await runCommand(t, ['snapshot'], env)
+  t.match(next, { code: 0, stderr: '' }, 'the settings of the service say where it is and who may')
+  t.match(JSON.parse(next.stdout), { allowed_requests: 0, period_start: JSON.parse(done.stdout).period_end })
+
+  t.match(await runCommand(t, ['snapshot', '--url', service.url]), {
+    code: 1,
+    stdout: '',
+    stderr: `boundary-usage: ${service.url} does not know who asks: set ADMIN_TOKEN to one of the service's ADMIN_TOKENS\n`,
+  })
+  t.match(await runCommand(t, ['snapshot', '--url', service.url], { ADMIN_TOKEN: 'hunter2' }), {
+    code: 1,
+    stdout: '',
+    stderr: `boundary-usage: ${service.url} does not know this token: set ADMIN_TOKEN to one of the service's ADMIN_TOKENS\n`,
+  })
+  t.match(await runCommand(t, ['snapshot', '--url', service.url], { ADMIN_TOKEN: AGENT }), {
+    code: 1,
+    stderr: /answered 403: this token is not one of an admin/,
+  })
+  t.match(await runCommand(t, ['snapshot', '--url', `${service.url}/elsewhere`], { ADMIN_TOKEN: ADMIN }), {
+    code: 1,
+    stderr: /answered 404: no such route/,
+  })
+
+  await sql.begin(async (other) => {
+    await other`select pg_advisory_xact_lock(${String(lockKeys.snapshot)})`
+    t.match(await runCommand(t, ['snapshot', '--url', service.url], { ADMIN_TOKEN: ADMIN }), {
+      code: 1,
+      stdout: '',
+      stderr: `boundary-usage: ${service.url} answered 409: another snapshot is being taken: try again in a second\n`,
+    })
+  })
+  const [recorded] = await sql`select count(*)::int as n from telemetry_snapshots`
+  t.equal(recorded?.n, 2, 'what failed took none')
+})
+
+t.test('snapshot without a service says what to do', async (t) => {
+  const port = await freePort()
+  t.match(await runCommand(t, ['snapshot'], { PORT: String(port) }), {
+    code: 1,
+    stdout: '',
+    stderr: `boundary-usage: no answer from http://127.0.0.1:${port} (ECONNREFUSED): start the service, or say where it is with --url\n`,
+  })
+})

@@ -1,0 +1,108 @@
+// The command migrate, as real processes: on an empty database, an old one, one in use and none at all.
+
+import { existsSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import t from 'tap'
+import { testDatabase } from '../helpers/database.js'
+import { freePort } from '../helpers/postgres.js'
+import { runCommand, startProcess } from '../helpers/process.js'
+
+t.jobs = 2
+
+/** The names of the migrations there are. */
+async function migrations(): Promise<string[]> {
+  const file = new URL('../../drizzle/meta/_journal.json', import.meta.url)
+  const { entries }: { entries: { tag: string }[] } = JSON.parse(await readFile(file, 'utf8'))
+  return entries.map(({ tag }) => tag)
+}
+
+const listed = (state: string, names: string[]) => names.map((name) => `${state}  ${name}\n`).join('')
+
+t.test('migrate applies what is missing, and says what; status looks and changes nothing', async (t) => {
+  const { url, sql } = await testDatabase(t, { empty: true })
+  const env = { DATABASE_URL: url }
+  const names = await migrations()
+  const schemas = () => sql`select 1 from pg_namespace where nspname = 'drizzle'`
+
+  t.match(await runCommand(t, ['migrate', 'status'], env), {
+    code: 1,
+    stdout: listed('pending', names),
+    stderr: '',
+  })
+  t.equal((await schemas()).length, 0)
+  t.match(await runCommand(t, ['migrate'], env), { code: 0, stdout: listed('applied', names), stderr: '' })
+  t.match(await runCommand(t, ['migrate', 'status'], env), {
+    code: 0,
+    stdout: listed('applied', names),
+    stderr: '',
+  })
+  t.match(await runCommand(t, ['migrate'], env), {
+    code: 0,
+    stdout: 'nothing to apply: the database is up to date\n',
+    stderr: '',
+  })
+
+  // As an upgrade finds it: the last migration is not there yet.
+  await sql`delete from drizzle.__drizzle_migrations
+    where created_at = (select max(created_at) from drizzle.__drizzle_migrations)`
+  t.match(await runCommand(t, ['migrate', 'status'], env), {
+    code: 1,
+    stdout: listed('applied', names.slice(0, -1)) + listed('pending', names.slice(-1)),
+  })
+})
+
+t.test('several that migrate at once: one does it, the others find nothing to do', async (t) => {
+  const { url } = await testDatabase(t, { empty: true })
+  const done = await Promise.all([1, 2, 3].map(() => runCommand(t, ['migrate'], { DATABASE_URL: url })))
+  t.strictSame(
+    done.map(({ code }) => code),
+    [0, 0, 0],
+  )
+  const applied = listed('applied', await migrations())
+  t.equal(done.filter(({ stdout }) => stdout === applied).length, 1)
+  t.equal(done.filter(({ stdout }) => stdout.startsWith('nothing to apply')).length, 2)
+})
+
+t.test('migrate says in one line why it cannot, without the password', async (t) => {
+  const port = await freePort()
+  t.match(
+    await runCommand(t, ['migrate'], { DATABASE_URL: `postgres://someone:hunter2@127.0.0.1:${port}/usage` }),
+    {
+      code: 1,
+      stdout: '',
+      stderr: `boundary-usage: the database cannot be reached: connect ECONNREFUSED 127.0.0.1:${port}\n`,
+    },
+  )
+  const { url } = await testDatabase(t)
+  const wrong = new URL(url)
+  wrong.password = 'hunter2'
+  t.match(await runCommand(t, ['migrate', 'status'], { DATABASE_URL: String(wrong) }), {
+    code: 1,
+    stdout: '',
+    stderr: 'boundary-usage: password authentication failed for user "postgres"\n',
+  })
+})
+
+t.test(
+  'the embedded database: status creates none, migrate does, and not under a running service',
+  async (t) => {
+    const names = await migrations()
+    const looked = await runCommand(t, ['migrate', 'status'])
+    t.match(looked, { code: 1, stdout: listed('pending', names), stderr: '' })
+    t.notOk(existsSync(join(looked.home, '.data')))
+
+    const env = { DATA_DIR: join(looked.home, '.data') }
+    const made = await runCommand(t, ['migrate'], env)
+    t.match(made, { code: 0, stdout: listed('applied', names), stderr: /^creating the embedded PostgreSQL/ })
+    t.match(await runCommand(t, ['migrate', 'status'], env), { code: 0, stdout: listed('applied', names) })
+
+    const service = await startProcess(t, { ...env, MIGRATE_ON_START: 'false' })
+    t.match(await runCommand(t, ['migrate'], env), {
+      code: 1,
+      stdout: '',
+      stderr: /^boundary-usage: DATA_DIR: .* is in use by another boundary-usage: stop that one/,
+    })
+    t.equal((await service.send()).status, 202, 'which it does not disturb')
+  },
+)
