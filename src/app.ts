@@ -4,6 +4,7 @@ import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import Fastify, { type FastifyInstance, LogController } from 'fastify'
 import type { Config } from './config.js'
 import { addFormats } from './formats.js'
+import { logOptions } from './log.js'
 import auth from './plugins/auth.js'
 import database from './plugins/database.js'
 import delivery from './plugins/delivery.js'
@@ -29,7 +30,7 @@ const PLUGIN_TIMEOUT_MS = 120_000
 /** Builds the service; nothing listens yet. */
 export async function buildApp(config: Config): Promise<FastifyInstance> {
   const app = Fastify({
-    logger: { level: config.LOG_LEVEL },
+    logger: await logOptions(config.LOG_LEVEL),
     // One line for each batch would cost more than the batch; errors have theirs.
     logController: new LogController({ disableRequestLogging: true }),
     ajv: { onCreate: addFormats },

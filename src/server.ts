@@ -28,6 +28,7 @@ async function start(config: Config): Promise<void> {
       else app.log.info({ signal }, 'shutting down')
       await app.close()
       if (hasFailed || !app.usage.isSettled) process.exit(1)
+      app.log.info('shut down')
     },
   )
 

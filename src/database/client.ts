@@ -82,7 +82,7 @@ export function connectDatabase({ target, poolMax, onUp }: DatabaseOptions): Dat
           report(true)
           throw cause
         }
-        report(false, cause)
+        report(BUSY_CODES.has(codeOf(cause)), cause)
         throw new DatabaseUnavailableError(`the database cannot be reached: ${reasonOf(cause)}`, { cause })
       } finally {
         cancel()
@@ -147,7 +147,11 @@ function unwrap(error: unknown): Error {
 
 /** A name with several addresses, of which none answers, gives an error without a message. */
 function reasonOf(error: Error): string {
-  return error.message || ('code' in error ? String(error.code) : error.name)
+  return error.message || codeOf(error) || error.name
+}
+
+function codeOf(error: Error): string {
+  return 'code' in error ? String(error.code) : ''
 }
 
 /** Codes of Node.js, postgres.js and PostgreSQL (SQLSTATE) that say "not now" rather than "this is wrong". */
@@ -157,6 +161,9 @@ const UNAVAILABLE_CODES = new Set([
   ...['EAI_AGAIN', 'ENOENT', 'EADDRNOTAVAIL', 'ECONNABORTED'],
   '25P03', // idle_in_transaction_session_timeout
   '25006', // read_only_sql_transaction: a standby, or a primary that has stepped down
+])
+/** Codes of a server that was reached and could not do it at once. */
+const BUSY_CODES = new Set([
   '40001', // serialization_failure
   '40P01', // deadlock_detected
   '55P03', // lock_not_available
@@ -166,8 +173,8 @@ const UNAVAILABLE_CODES = new Set([
 const UNAVAILABLE_CLASSES = new Set(['08', '53', '57'])
 
 function isUnavailable(error: Error): boolean {
-  const code = 'code' in error ? String(error.code) : ''
-  if (UNAVAILABLE_CODES.has(code)) return true
+  const code = codeOf(error)
+  if (UNAVAILABLE_CODES.has(code) || BUSY_CODES.has(code)) return true
   if (error instanceof AggregateError) return error.errors.some(isUnavailable)
   return code.length === 5 && UNAVAILABLE_CLASSES.has(code.slice(0, 2))
 }

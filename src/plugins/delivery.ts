@@ -3,7 +3,7 @@
 import { EventEmitter, once } from 'node:events'
 import fp from 'fastify-plugin'
 import type { Config } from '../config.js'
-import { DatabaseUnavailableError } from '../database/client.js'
+import { tellTrouble } from '../log.js'
 import {
   type Answer,
   attemptDelivery,
@@ -52,6 +52,18 @@ export default fp<{ config: Config }>(
     )
     if (!sink) return
 
+    const deliveries = tellTrouble(
+      app.log,
+      'warn',
+      'delivery failed: it will be tried again',
+      'deliveries work again',
+    )
+    const records = tellTrouble(
+      app.log,
+      'error',
+      'deliveries cannot be read or recorded: it will be tried again',
+      'deliveries can be read and recorded again',
+    )
     database.prepared.then(() => run(sink, shutdown.signal)).catch(() => {}) // told by database.prepared
 
     async function run(sink: Sink, signal: AbortSignal): Promise<void> {
@@ -62,11 +74,10 @@ export default fp<{ config: Config }>(
           await deliverAllDue(sink, signal)
           const { count, nextMs } = await database.run(pendingDeliveries)
           pending = count
+          records.worked()
           if (nextMs !== null) wait = Math.min(wait, Math.max(0, nextMs))
         } catch (err) {
-          // A lost database is told once, where it is noticed.
-          if (!(err instanceof DatabaseUnavailableError))
-            app.log.error({ err }, 'deliveries cannot be read or recorded: it will be tried again')
+          if (database.up) records.failed({ err }) // a lost one is told where it is noticed
         }
         const end = AbortSignal.any([signal, AbortSignal.timeout(Math.ceil(wait * (1 + Math.random() / 10)))])
         if (!isWanted) await once(events, 'wake', { signal: end }).catch(() => {}) // the time is over
@@ -86,14 +97,14 @@ export default fp<{ config: Config }>(
       }
     }
 
-    /** One line when a delivery begins to fail, and one when that ends, one way or the other. */
     function tell({ snapshot, attempt }: Claim, answer: Answer, result: DeliveryResult): void {
-      const error = 'error' in answer ? answer.error : undefined
-      const fields = { snapshot_id: snapshot.id, attempt, error }
+      if (answer.result === 'delivered') {
+        deliveries.worked()
+        return
+      }
+      const fields = { snapshot_id: snapshot.id, attempt, error: answer.error }
       if (result === 'dead') app.log.error(fields, 'delivery given up')
-      else if (result === 'failed' && attempt === 1)
-        app.log.warn(fields, 'delivery failed: it will be tried again')
-      else if (result === 'delivered' && attempt > 1) app.log.info(fields, 'delivered')
+      else deliveries.failed(fields)
     }
   },
   { name: 'delivery', dependencies: ['metrics', 'shutdown', 'database'] },

@@ -2,7 +2,7 @@
 
 import fp from 'fastify-plugin'
 import type { Config } from '../config.js'
-import { DatabaseUnavailableError } from '../database/client.js'
+import { tellTrouble } from '../log.js'
 import { pruneReplicas, pruneSnapshots } from '../telemetry/retention.js'
 import { runSchedule } from '../telemetry/schedule.js'
 import {
@@ -63,7 +63,7 @@ export default fp<{ config: Config }>(
         while (!shutdown.signal.aborted && (await database.run((db) => pruneSnapshots(db, days))));
         while (!shutdown.signal.aborted && (await database.run(pruneReplicas)));
       } catch (err) {
-        if (!(err instanceof DatabaseUnavailableError))
+        if (database.up)
           app.log.error({ err }, 'what is old could not be removed: it will be tried after the next snapshot')
       }
     }
@@ -77,15 +77,23 @@ export default fp<{ config: Config }>(
     })
 
     if (config.SNAPSHOT_INTERVAL_MS === 0) return
+    const trouble = tellTrouble(
+      app.log,
+      'error',
+      'scheduled snapshot failed: it will be tried again',
+      'scheduled snapshots work again',
+    )
     const schedule = database.prepared.then(() =>
       runSchedule(
         {
           intervalMs: config.SNAPSHOT_INTERVAL_MS,
-          attempt: () => snapshot('schedule'),
+          attempt: async () => {
+            const outcome = await snapshot('schedule')
+            trouble.worked()
+            return outcome
+          },
           onError: (err) => {
-            // A lost database is told once, where it is noticed.
-            if (!(err instanceof DatabaseUnavailableError))
-              app.log.error({ err }, 'scheduled snapshot failed: it will be tried again')
+            if (database.up) trouble.failed({ err }) // a lost one is told where it is noticed
           },
         },
         shutdown.signal,

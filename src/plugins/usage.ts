@@ -3,8 +3,8 @@
 import { randomUUID } from 'node:crypto'
 import fp from 'fastify-plugin'
 import type { Config } from '../config.js'
-import { DatabaseUnavailableError } from '../database/client.js'
 import { DatabaseUnavailable, OutcomeUnknown } from '../errors.js'
+import { tellTrouble } from '../log.js'
 import { applyFlush, type Replica, registerReplica } from '../usage/flush.js'
 import { CommitTimeoutError, Flusher } from '../usage/flusher.js'
 import { sketchHash } from '../usage/sketch.js'
@@ -40,21 +40,45 @@ export default fp<{ config: Config }>(
     const { metrics, database, shutdown } = app
 
     const closing = new AbortController()
-    let wasFailing = false
+    const trouble = tellTrouble(
+      app.log,
+      'error',
+      'flush failed: it will be tried again',
+      'flushes work again',
+    )
     const flusher = new Flusher({
       tracker,
       apply: (batch) => database.run((db) => applyFlush(db, replica, batch)),
-      onTry: (result, seconds, err) => {
-        metrics.flushes[result]++
+      onTry: (outcome, seconds) => {
+        metrics.flushes[outcome.result]++
         metrics.flushDuration.observe(seconds)
-        if (result !== 'failed') metrics.flushLastSuccess.set(Date.now() / 1000)
-        // One line when it begins; a lost database is told where it is noticed.
-        const isFailing = result === 'failed' && !(err instanceof DatabaseUnavailableError)
-        if (isFailing && !wasFailing) app.log.error({ err }, 'flush failed: it will be tried again')
-        wasFailing = isFailing
+        if (outcome.result !== 'failed') {
+          metrics.flushLastSuccess.set(Date.now() / 1000)
+          trouble.worked()
+          if (outcome.newPeriod) app.log.info('period opened')
+        } else if (database.up) trouble.failed({ err: outcome.error }) // a lost one is told where it is noticed
+        tellReadiness()
       },
     })
     let isSettled = true
+
+    function unready(): string | undefined {
+      if (config.ACK === 'durable' && flusher.isFailing)
+        return 'the database cannot be reached, and ACK=durable needs it'
+      if (tracker.unflushedAge > STALE_INTERVALS * config.FLUSH_INTERVAL_MS)
+        return `usage has been waiting for the database for over ${STALE_INTERVALS} flush intervals`
+      return undefined
+    }
+
+    // After every try: what waits is tried at least once an interval, so no change goes unnoticed for longer.
+    let isReady = false
+    function tellReadiness(): void {
+      const reason = unready()
+      if (isReady === (reason === undefined) || shutdown.signal.aborted) return
+      isReady = !isReady
+      if (isReady) app.log.info({ replica_id: replica.replicaId, name: replica.name, version }, 'ready')
+      else app.log.warn({ reason }, 'not ready')
+    }
 
     // Refused before it is tracked: an answer that is not 2xx counts nothing.
     function count(...batch: Parameters<Tracker['track']>): void {
@@ -78,11 +102,7 @@ export default fp<{ config: Config }>(
       flush: () => flusher.flush(),
       count: config.ACK === 'durable' ? countDurably : count,
       get unready() {
-        if (config.ACK === 'durable' && flusher.isFailing)
-          return 'the database cannot be reached, and ACK=durable needs it'
-        if (tracker.unflushedAge > STALE_INTERVALS * config.FLUSH_INTERVAL_MS)
-          return `usage has been waiting for the database for over ${STALE_INTERVALS} flush intervals`
-        return undefined
+        return unready()
       },
       get isSettled() {
         return isSettled
@@ -106,9 +126,12 @@ export default fp<{ config: Config }>(
 
     const background = database.prepared.then(async ({ sketchKey }) => {
       tracker.useHash(sketchHash(sketchKey))
+      tellReadiness()
       await database
         .run((db) => registerReplica(db, replica))
-        .catch((err) => app.log.warn({ err }, 'replica not registered yet: its first flush will do that'))
+        .catch((err) => {
+          if (database.up) app.log.warn({ err }, 'replica not registered yet: its first flush will do that')
+        })
       await flusher.run(config.FLUSH_INTERVAL_MS, closing.signal)
     })
     background.catch(() => {}) // told by database.prepared

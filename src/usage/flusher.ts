@@ -4,12 +4,15 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { FlushOutcome } from './flush.js'
 import type { FlushBatch, Tracker } from './tracker.js'
 
+/** What came of one; `failed` if that is not known. */
+export type FlushTry = FlushOutcome | { result: 'failed'; error: unknown }
+
 export interface FlusherOptions {
   tracker: Tracker
   /** Writes one batch; rejects if its outcome is not known. */
   apply: (batch: FlushBatch) => Promise<FlushOutcome>
-  /** Told of every try; `error` if its outcome is not known. */
-  onTry?: (result: FlushOutcome['result'] | 'failed', seconds: number, error?: unknown) => void
+  /** Told of every try. */
+  onTry?: (outcome: FlushTry, seconds: number) => void
 }
 
 const FIRST_RETRY_MS = 100
@@ -150,14 +153,14 @@ export class Flusher {
     const start = performance.now()
     const seconds = () => (performance.now() - start) / 1000
     try {
-      const { result, newPeriod } = await apply(batch)
-      tracker.settle(batch, newPeriod)
+      const outcome = await apply(batch)
+      tracker.settle(batch, outcome.newPeriod)
       this.#failures = 0
       this.#commits.get(batch.flushSeq)?.resolve()
-      onTry?.(result, seconds())
+      onTry?.(outcome, seconds())
     } catch (error) {
       this.#failures++
-      onTry?.('failed', seconds(), error)
+      onTry?.({ result: 'failed', error }, seconds())
       throw error
     }
   }

@@ -29,7 +29,7 @@ function setup() {
         })
         for (const watcher of watchers.splice(0)) watcher()
       }),
-    onTry: (result) => results.push(result),
+    onTry: ({ result }) => results.push(result),
   })
   /** The nth write, as soon as it is made. */
   async function call(n: number): Promise<Call> {
