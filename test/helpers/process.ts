@@ -13,7 +13,7 @@ import type { Scope } from './scope.js'
 
 const SERVER = fileURLToPath(new URL('../../dist/server.js', import.meta.url))
 /** How long to wait for what must come: only a fault takes so long. */
-const PATIENCE_MS = 30_000
+const PATIENCE_MS = 60_000
 const POLL_MS = 20
 
 /** One line of the log; level 30 is info, 40 warn, 50 error, 60 fatal. */
@@ -59,6 +59,8 @@ export interface ProcessOptions {
   until?: 'spawned' | 'listening' | 'ready'
   /** A command and its options; without any it is the service. */
   args?: string[]
+  /** Keeps from it what a terminal signals to all that it runs. */
+  detached?: boolean
   /** Options of Node.js itself. */
   nodeOptions?: string[]
   /** Files that lie in its working directory, by name. */
@@ -72,7 +74,7 @@ export interface ProcessOptions {
 export async function startProcess(
   t: Scope,
   env: Record<string, string> = {},
-  { until = 'ready', args = [], nodeOptions = [], files = {} }: ProcessOptions = {},
+  { until = 'ready', args = [], detached = false, nodeOptions = [], files = {} }: ProcessOptions = {},
 ): Promise<ServiceProcess> {
   const home = await mkdtemp(join(tmpdir(), 'boundary-usage-test-'))
   for (const [name, content] of Object.entries(files)) await writeFile(join(home, name), content)
@@ -87,6 +89,7 @@ export async function startProcess(
       ...env,
     },
     stdio: ['ignore', 'pipe', 'pipe'],
+    detached,
   })
   const service = watch(child, home)
   t.teardown(async () => {
