@@ -1,22 +1,24 @@
-// The log: JSON lines on stdout, or prettier ones where a person reads them; and how what lasts is told.
+// The log: JSON lines on stdout, or lines for people on a terminal; and how what lasts for a while is told.
 
 import type { FastifyBaseLogger, FastifyLoggerOptions } from 'fastify'
+import { destination } from 'pino'
 
-/** The options of the logger. pino-pretty is optional: a terminal without it gets JSON, too. */
+/**
+ * The logger's options. pino-pretty is optional: a terminal without it gets JSON, too. Either writes at once: what
+ * is on its way when the process exits may come after the last line, or not at all.
+ */
 export async function logOptions(
   level: string,
   isTerminal = process.stdout.isTTY,
 ): Promise<FastifyLoggerOptions> {
   const pretty = isTerminal ? await import('pino-pretty').catch(() => undefined) : undefined
-  if (!pretty) return { level }
-  // In this thread, so that the last line of a process that ends at once is not lost.
-  return {
-    level,
-    stream: pretty.default({ sync: true, ignore: 'pid,hostname', translateTime: 'SYS:HH:MM:ss.l' }),
-  }
+  const stream = pretty
+    ? pretty.default({ sync: true, ignore: 'pid,hostname', translateTime: 'SYS:HH:MM:ss.l' })
+    : destination({ sync: true })
+  return { level, stream }
 }
 
-/** What goes wrong for a while is one line when that begins and one when it is over, however often it is tried. */
+/** What goes wrong for a while: one line when that begins and one when it is over, however often it is tried. */
 export interface Trouble {
   failed(fields: object): void
   worked(): void

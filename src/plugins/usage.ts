@@ -76,7 +76,8 @@ export default fp<{ config: Config }>(
       const reason = unready()
       if (isReady === (reason === undefined) || shutdown.signal.aborted) return
       isReady = !isReady
-      if (isReady) app.log.info({ replica_id: replica.replicaId, name: replica.name, version }, 'ready')
+      if (isReady)
+        app.log.info({ replica_id: replica.replicaId, replica_name: replica.name, version }, 'ready')
       else app.log.warn({ reason }, 'not ready')
     }
 

@@ -122,4 +122,5 @@ t.test('a lock that is not to be had, and a statement that takes too long, say "
     ),
     { name: 'DatabaseUnavailableError' },
   )
+  t.equal(database.up, true, 'which is not to have lost it')
 })
