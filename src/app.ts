@@ -17,6 +17,7 @@ import usage from './plugins/usage.js'
 import { boundaryLogs } from './routes/boundary-logs.js'
 import { docs } from './routes/docs.js'
 import { health } from './routes/health.js'
+import { page } from './routes/page.js'
 import { SHARED } from './routes/schemas.js'
 import { telemetry } from './routes/telemetry.js'
 
@@ -68,6 +69,7 @@ export async function buildApp(config: Config): Promise<FastifyInstance> {
   await app.register(telemetry)
   await app.register(health)
   await app.register(docs)
+  await app.register(page)
 
   return app
 }

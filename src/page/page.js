@@ -1,0 +1,235 @@
+// @ts-check
+// The status page: asks for the token if one is needed, then shows what the service says, again and again.
+
+import { ask, Failure, hasToken, useToken } from './api.js'
+import { age, now, number, setClock, time, updateAges } from './format.js'
+import { RANGES, readHistory } from './history.js'
+import { element, showHistory, showPeriod, showReplicas, showSnapshots, write } from './view.js'
+
+/** @typedef {import('./history.js').Range} Range */
+
+/** Each refresh makes the replica flush, so it is a modest one. */
+const REFRESH_MS = 15_000
+/** After a failure, and twice as long after each that follows. */
+const RETRY_MS = 5_000
+const MAX_RETRY_MS = 60_000
+const AGES_MS = 1_000
+const HOUR_MS = 3_600_000
+const LAST_SNAPSHOTS = 10
+
+const main = element('main', HTMLElement)
+const form = element('ask', HTMLFormElement)
+const input = element('token', HTMLInputElement)
+const sure = element('sure', HTMLDialogElement)
+const take = element('take', HTMLButtonElement)
+const confirm = element('confirm', HTMLButtonElement)
+const forget = element('forget', HTMLButtonElement)
+const ranges = element('ranges', HTMLFormElement)
+
+/** @type {import('./history.js').Snapshot | undefined} */
+let period
+/** What the charts show: of which range, up to which snapshot, and in which hour they were read. */
+let charted = ''
+let refreshedAt = 0
+let dueAt = 0
+let failures = 0
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let timer
+/** Counts refreshes: the answers of one that another has overtaken are dropped. */
+let turn = 0
+
+async function refresh() {
+  const mine = ++turn
+  dueAt = Date.now() + REFRESH_MS
+  try {
+    /** @type {{ replicas: import('./view.js').Replica[] }} */
+    const { replicas } = await ask('telemetry/replicas') // alone at first: it tells whether the token is right
+    /** @type {[import('./history.js').Snapshot, import('./history.js').SnapshotPage]} */
+    const [preview, { snapshots }] = await Promise.all([
+      ask('telemetry/snapshot'),
+      ask(`telemetry/snapshots?limit=${LAST_SNAPSHOTS}`),
+    ])
+    if (mine !== turn) return
+    setClock(preview.taken_at)
+    const range = chosenRange()
+    const toChart = [range, snapshots[0]?.id, Math.floor(now() / HOUR_MS)].join()
+    const history = toChart === charted ? undefined : await readHistory(range, now())
+    if (mine !== turn) return
+
+    failures = 0
+    refreshedAt = now()
+    period = preview
+    open()
+    showPeriod(preview)
+    showSnapshots(snapshots)
+    showReplicas(replicas)
+    if (history) showHistory(history)
+    charted = toChart
+    showFirstBatch(snapshots.length === 0 && preview.allowed_requests + preview.denied_requests === 0)
+    setState('good', 'Up to date')
+  } catch (error) {
+    if (mine === turn) fail(error)
+  } finally {
+    if (mine === turn) schedule()
+  }
+}
+
+/** Waits for the next refresh; not while nobody looks, nor for a token. */
+function schedule() {
+  clearTimeout(timer)
+  if (document.visibilityState === 'visible' && form.hidden)
+    timer = setTimeout(refresh, Math.max(0, dueAt - Date.now()))
+}
+
+/** Says what is wrong, and when to try again. @param {unknown} error */
+function fail(error) {
+  if (!(error instanceof Failure)) {
+    setState('bad', 'This page has met an error of its own: the console of the browser shows it.')
+    throw error
+  }
+  if (error.isRefused) return askForToken(hasToken() ? error.message : '')
+  const backoffMs = Math.min(RETRY_MS * 2 ** failures++, MAX_RETRY_MS)
+  dueAt = Date.now() + Math.max(backoffMs, error.retryAfterS * 1000)
+  form.hidden = true
+  const isShown = !main.hidden && refreshedAt > 0
+  setState('bad', `${error.message} ${isShown ? 'What is shown is older. ' : ''}Trying again.`)
+}
+
+/** @param {'' | 'good' | 'bad'} kind @param {string} text */
+function setState(kind, text) {
+  element('state', HTMLElement).className = `state ${kind}`
+  main.classList.toggle('stale', kind === 'bad')
+  write('said', text)
+  tick()
+}
+
+function tick() {
+  write('refreshed', main.hidden ? '' : `refreshed ${age(refreshedAt)}`)
+  updateAges()
+}
+
+function open() {
+  if (!main.hidden) return
+  main.hidden = false
+  forget.hidden = !hasToken()
+  if (form.hidden) return
+  form.hidden = true
+  main.focus() // from the form, which is gone
+}
+
+/** @param {string} refusal why the token that was used does not do */
+function askForToken(refusal) {
+  useToken('')
+  sure.close()
+  main.hidden = true
+  forget.hidden = true
+  form.hidden = false
+  setState('', 'An admin token is needed')
+  write('refusal', refusal)
+  input.focus()
+}
+
+form.addEventListener('submit', (event) => {
+  event.preventDefault()
+  useToken(input.value.trim())
+  input.value = ''
+  write('refusal', '')
+  void refresh()
+})
+
+forget.addEventListener('click', () => location.reload()) // nothing of it is kept anywhere else
+
+/** @param {boolean} isFirst */
+function showFirstBatch(isFirst) {
+  element('first', HTMLElement).hidden = !isFirst
+  if (isFirst) write('curl', curl())
+}
+
+function curl() {
+  const batch = {
+    workspace_id: '11111111-1111-4111-8111-111111111111',
+    owner_id: '22222222-2222-4222-8222-222222222222',
+    logs: [
+      { allowed: true, http_request: { method: 'GET', url: 'https://example.com/' } },
+      { allowed: false, http_request: { method: 'GET', url: 'https://example.org/' } },
+    ],
+  }
+  const lines = [
+    `curl ${new URL('boundary/logs', document.baseURI)}`,
+    ...(hasToken() ? ['-H "Authorization: Bearer $AGENT_TOKEN"'] : []),
+    "-H 'Content-Type: application/json'",
+    `-d '${JSON.stringify(batch)}'`,
+  ]
+  return lines.join(' \\\n  ')
+}
+
+function chosenRange() {
+  const chosen = new FormData(ranges).get('range')
+  return isRange(chosen) ? chosen : 'day'
+}
+
+/** @param {unknown} value @returns {value is Range} */
+function isRange(value) {
+  return typeof value === 'string' && Object.hasOwn(RANGES, value)
+}
+
+ranges.addEventListener('change', () => {
+  history.replaceState(null, '', `#${chosenRange()}`) // for a reload
+  void refresh()
+})
+
+take.addEventListener('click', () => {
+  if (!period) return
+  const { allowed_requests, denied_requests, period_start } = period
+  write(
+    'sure-what',
+    `It ends the period in progress (since ${time(period_start).textContent}: ${number(allowed_requests)} allowed ` +
+      `and ${number(denied_requests)} denied so far) and begins the next. That cannot be undone.`,
+  )
+  sure.showModal()
+})
+
+element('cancel', HTMLButtonElement).addEventListener('click', () => sure.close())
+
+confirm.addEventListener('click', async () => {
+  confirm.disabled = true
+  try {
+    /** @type {import('./history.js').Snapshot} */
+    const taken = await ask('telemetry/snapshot', 'POST')
+    report(
+      'good',
+      `Snapshot taken at ${time(taken.taken_at).textContent}: ${number(taken.allowed_requests)} allowed, ` +
+        `${number(taken.denied_requests)} denied, ${number(taken.unique_users)} users, ` +
+        `${number(taken.unique_workspaces)} workspaces, ${number(taken.replicas)} replicas. A new period has begun.`,
+    )
+  } catch (error) {
+    if (!(error instanceof Failure)) throw error
+    if (error.isRefused) return askForToken(error.message)
+    // The answer may have been lost, to this page or to the service, after the snapshot was recorded.
+    const isUnknown = error.status === 0 || error.status >= 500
+    const outcome = isUnknown
+      ? 'Whether a snapshot was taken is not known; the list below will tell.'
+      : 'No snapshot was taken.'
+    report('bad', `${outcome} ${error.message}`)
+  } finally {
+    confirm.disabled = false
+    sure.close()
+  }
+  void refresh()
+})
+
+/** @param {'good' | 'bad'} kind @param {string} text */
+function report(kind, text) {
+  element('taken', HTMLElement).className = `hint ${kind}`
+  write('taken', text)
+}
+
+const asked = location.hash.slice(1)
+for (const radio of ranges.querySelectorAll('input'))
+  radio.checked = radio.value === (isRange(asked) ? asked : 'day')
+document.addEventListener('visibilitychange', schedule)
+addEventListener('online', () => {
+  if (form.hidden) void refresh()
+})
+setInterval(tick, AGES_MS)
+void refresh()
