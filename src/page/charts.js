@@ -9,7 +9,7 @@ import uPlot from './uplot.js'
 /** @typedef {{ count: keyof Counts, label: string, color: string, dash?: number[] }} Line */
 /** @typedef {{ from: number, to: number, intervals: Interval[], per: string, isUtc: boolean }} View */
 
-const X_AXIS_PX = 26
+const X_AXIS_PX = 22
 const Y_AXIS_PX = 46
 const DAY_S = 86_400
 /** Counts are whole: no line of the grid lies between them. */
@@ -86,7 +86,7 @@ export function createChart(figure, lines) {
         {},
         ...lines.map((line) => ({
           stroke: () => color(line.color),
-          fill: () => `${color(line.color)}22`,
+          ...(lines.length === 1 && { fill: () => `${color(line.color)}22` }),
           width: 1.5,
           ...(line.dash && { dash: line.dash }),
           ...(steps && { paths: steps }),

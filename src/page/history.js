@@ -48,6 +48,7 @@ export async function readHistory(range, to) {
   }))
   // Until a period ends in the bucket that has just begun, it would look as if everything had stopped.
   if (buckets.at(-1)?.snapshots === 0) buckets.pop()
+  if (usage.total.snapshots === 0) buckets.length = 0
   return {
     from,
     to,

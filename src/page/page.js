@@ -24,6 +24,7 @@ const sure = element('sure', HTMLDialogElement)
 const take = element('take', HTMLButtonElement)
 const confirm = element('confirm', HTMLButtonElement)
 const forget = element('forget', HTMLButtonElement)
+const copy = element('copy', HTMLButtonElement)
 const ranges = element('ranges', HTMLFormElement)
 
 /** @type {import('./history.js').Snapshot | undefined} */
@@ -51,21 +52,23 @@ async function refresh() {
     ])
     if (mine !== turn) return
     setClock(preview.taken_at)
-    const range = chosenRange()
-    const toChart = [range, snapshots[0]?.id, Math.floor(now() / HOUR_MS)].join()
-    const history = toChart === charted ? undefined : await readHistory(range, now())
-    if (mine !== turn) return
-
-    failures = 0
-    refreshedAt = now()
     period = preview
     open()
     showPeriod(preview)
     showSnapshots(snapshots)
     showReplicas(replicas)
-    if (history) showHistory(history)
-    charted = toChart
     showFirstBatch(snapshots.length === 0 && preview.allowed_requests + preview.denied_requests === 0)
+
+    const range = chosenRange()
+    const toChart = [range, snapshots[0]?.id, Math.floor(now() / HOUR_MS)].join()
+    if (toChart !== charted) {
+      const history = await readHistory(range, now()) // a quarter takes seconds
+      if (mine !== turn) return
+      showHistory(history)
+      charted = toChart
+    }
+    failures = 0
+    refreshedAt = Date.parse(preview.taken_at)
     setState('good', 'Up to date')
   } catch (error) {
     if (mine === turn) fail(error)
@@ -104,7 +107,7 @@ function setState(kind, text) {
 }
 
 function tick() {
-  write('refreshed', main.hidden ? '' : `refreshed ${age(refreshedAt)}`)
+  write('refreshed', main.hidden || refreshedAt === 0 ? '' : `· refreshed ${age(refreshedAt)}`)
   updateAges()
 }
 
@@ -142,26 +145,15 @@ forget.addEventListener('click', () => location.reload()) // nothing of it is ke
 /** @param {boolean} isFirst */
 function showFirstBatch(isFirst) {
   element('first', HTMLElement).hidden = !isFirst
-  if (isFirst) write('curl', curl())
+  element('curl-token', HTMLElement).hidden = !hasToken()
 }
 
-function curl() {
-  const batch = {
-    workspace_id: '11111111-1111-4111-8111-111111111111',
-    owner_id: '22222222-2222-4222-8222-222222222222',
-    logs: [
-      { allowed: true, http_request: { method: 'GET', url: 'https://example.com/' } },
-      { allowed: false, http_request: { method: 'GET', url: 'https://example.org/' } },
-    ],
-  }
-  const lines = [
-    `curl ${new URL('boundary/logs', document.baseURI)}`,
-    ...(hasToken() ? ['-H "Authorization: Bearer $AGENT_TOKEN"'] : []),
-    "-H 'Content-Type: application/json'",
-    `-d '${JSON.stringify(batch)}'`,
-  ]
-  return lines.join(' \\\n  ')
-}
+write('curl-url', new URL('boundary/logs', document.baseURI).href)
+copy.hidden = !navigator.clipboard // only where the origin is a secure one
+copy.addEventListener('click', async () => {
+  await navigator.clipboard.writeText(element('curl', HTMLElement).innerText)
+  copy.textContent = 'Copied'
+})
 
 function chosenRange() {
   const chosen = new FormData(ranges).get('range')
@@ -175,6 +167,7 @@ function isRange(value) {
 
 ranges.addEventListener('change', () => {
   history.replaceState(null, '', `#${chosenRange()}`) // for a reload
+  write('span', 'reading…')
   void refresh()
 })
 

@@ -2,13 +2,16 @@
 // Puts what the service answered into the page: as text, never as markup.
 
 import { createChart } from './charts.js'
-import { ageOf, duration, number, share, time } from './format.js'
+import { ageOf, duration, now, number, share, time } from './format.js'
 
 /** @typedef {import('./history.js').Snapshot} Snapshot */
 /** @typedef {import('./history.js').SnapshotPage} SnapshotPage */
 /** @typedef {import('./history.js').Delivery} Delivery */
 /** @typedef {Awaited<ReturnType<typeof import('./history.js').readHistory>>} History */
 /** @typedef {{ replica_id: string, name: string, version: string, started_at: string, last_flush_at: string | null }} Replica */
+
+/** Without a flush for so long, a replica is likely to have ended: it is shown more faintly. */
+const SILENT_MS = 86_400_000
 
 /**
  * The element of that id; `kind` is its type.
@@ -59,7 +62,7 @@ const distinct = createChart(element('chart-distinct', HTMLElement), [
 
 /** @param {History} history */
 export function showHistory({ from, to, total, requests, buckets, perRequest, perBucket, isUtc }) {
-  element('span', HTMLElement).replaceChildren('from ', time(new Date(from).toISOString()))
+  element('span', HTMLElement).replaceChildren('since ', time(new Date(from).toISOString()))
   writeCounts('past', total)
   write('past-snapshots', number(total.snapshots))
   allowed.show({ from, to, intervals: requests, per: perRequest, isUtc })
@@ -106,13 +109,12 @@ function deliveryOf(delivery) {
 
 /** @param {Replica[]} replicas */
 export function showReplicas(replicas) {
-  const lastSign = (/** @type {Replica} */ { last_flush_at, started_at }) =>
-    Date.parse(last_flush_at ?? started_at)
   const newestFirst = [...replicas].sort((a, b) => lastSign(b) - lastSign(a))
   fill('replicas', newestFirst, 4, 'None is known yet.', (replica) => {
     const name = document.createElement('span')
     name.textContent = replica.name
     name.title = replica.replica_id
+    if (now() - lastSign(replica) > SILENT_MS) name.className = 'silent'
     return [
       name,
       replica.last_flush_at === null ? 'none yet' : ageOf(replica.last_flush_at),
@@ -121,6 +123,9 @@ export function showReplicas(replicas) {
     ]
   })
 }
+
+/** @param {Replica} replica */
+const lastSign = ({ last_flush_at, started_at }) => Date.parse(last_flush_at ?? started_at)
 
 /** What each table shows, so that one that has not changed is left alone: with its selection. */
 const shown = new Map()
