@@ -94,8 +94,7 @@ function fail(error) {
   const backoffMs = Math.min(RETRY_MS * 2 ** failures++, MAX_RETRY_MS)
   dueAt = Date.now() + Math.max(backoffMs, error.retryAfterS * 1000)
   form.hidden = true
-  const isShown = !main.hidden && refreshedAt > 0
-  setState('bad', `${error.message} ${isShown ? 'What is shown is older. ' : ''}Trying again.`)
+  setState('bad', `${error.message} Trying again.`)
 }
 
 /** @param {'' | 'good' | 'bad'} kind @param {string} text */
@@ -107,7 +106,7 @@ function setState(kind, text) {
 }
 
 function tick() {
-  write('refreshed', main.hidden || refreshedAt === 0 ? '' : `· refreshed ${age(refreshedAt)}`)
+  write('refreshed', main.hidden || refreshedAt === 0 ? '' : `· data from ${age(refreshedAt)}`)
   updateAges()
 }
 

@@ -72,23 +72,17 @@ export function showHistory({ from, to, total, requests, buckets, perRequest, pe
 
 /** @param {SnapshotPage['snapshots']} snapshots */
 export function showSnapshots(snapshots) {
-  fill(
-    'snapshots',
-    snapshots,
-    9,
-    'None yet: the first is taken on schedule, or by the button above.',
-    (snapshot) => [
-      time(snapshot.period_end),
-      duration(snapshot.period_duration_ms),
-      snapshot.allowed_requests,
-      snapshot.denied_requests,
-      snapshot.unique_users,
-      snapshot.unique_workspaces,
-      snapshot.replicas,
-      snapshot.trigger,
-      deliveryOf(snapshot.delivery),
-    ],
-  )
+  fill('snapshots', snapshots, 9, 'None yet: the first will end this period.', (snapshot) => [
+    time(snapshot.period_end),
+    duration(snapshot.period_duration_ms),
+    snapshot.allowed_requests,
+    snapshot.denied_requests,
+    snapshot.unique_users,
+    snapshot.unique_workspaces,
+    snapshot.replicas,
+    snapshot.trigger,
+    deliveryOf(snapshot.delivery),
+  ])
 }
 
 /** @param {Delivery | null} delivery */

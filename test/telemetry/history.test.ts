@@ -1,34 +1,18 @@
 // Usage over ranges of snapshots: calendar buckets in UTC, distinct counts merged.
 
-import { randomUUID } from 'node:crypto'
-import type postgres from 'postgres'
 import t from 'tap'
 import { bucketsOf, readUsage, type Unit } from '../../src/telemetry/history.js'
-import { Sketch } from '../../src/usage/sketch.js'
 import { testDatabase } from '../helpers/database.js'
+import { recordSnapshot } from '../helpers/history.js'
 import { type Replica, startReplica } from '../helpers/replica.js'
-import { hash } from '../helpers/tracker.js'
-
-/** Records a snapshot of a period that ended then, with these users, 10 requests allowed and 1 denied. */
-async function record(sql: postgres.Sql, end: string, users: string[]): Promise<void> {
-  const sketch = new Sketch()
-  for (const user of users) sketch.add(hash(user))
-  const bits = sketch.toBitString()
-  await sql`insert into telemetry_snapshots
-    (id, trigger, reported_by, replicas, period_start, period_end, taken_at, unique_workspaces, unique_users,
-     unique_workspaces_summed, unique_users_summed, allowed_requests, denied_requests, workspaces_sketch, users_sketch)
-    values (${randomUUID()}, 'schedule', ${randomUUID()}, 1, ${end}::timestamptz - interval '30 minutes', ${end}, ${end},
-     ${users.length}, ${users.length}, ${users.length}, ${users.length}, 10, 1,
-     ${bits}::varbit::bit(196608), ${bits}::varbit::bit(196608))`
-}
 
 const day = (date: string) => new Date(`${date}T00:00:00Z`)
 
 t.test('a period counts in the bucket in which it ends, at an edge in the one before', async (t) => {
   const { database, sql } = await testDatabase(t)
-  await record(sql, '2026-03-01T00:00:00Z', ['a', 'b'])
-  await record(sql, '2026-03-01T00:10:00Z', ['b', 'c'])
-  await record(sql, '2026-03-02T00:00:00Z', ['c', 'd'])
+  await recordSnapshot(sql, '2026-03-01T00:00:00Z', ['a', 'b'])
+  await recordSnapshot(sql, '2026-03-01T00:10:00Z', ['b', 'c'])
+  await recordSnapshot(sql, '2026-03-02T00:00:00Z', ['c', 'd'])
   const usage = await database.run((db) =>
     readUsage(db, { from: day('2026-02-28'), to: day('2026-03-03'), by: 'day' }),
   )
@@ -56,7 +40,8 @@ t.test('a period counts in the bucket in which it ends, at an edge in the one be
 
 t.test('what ended at from or before is out, what ended at to is in', async (t) => {
   const { database, sql } = await testDatabase(t)
-  for (const time of ['10:00', '11:00', '12:00', '13:00']) await record(sql, `2026-03-01T${time}:00Z`, [time])
+  for (const time of ['10:00', '11:00', '12:00', '13:00'])
+    await recordSnapshot(sql, `2026-03-01T${time}:00Z`, [time])
   const { total } = await database.run((db) =>
     readUsage(db, {
       from: new Date('2026-03-01T10:00:00Z'),
@@ -74,7 +59,7 @@ t.test(
     await sql`alter database ${sql((await sql`select current_database() as name`)[0]?.name)} set timezone to 'Pacific/Auckland'`
     // 30 days from Monday, 1 June 2026; each day one user of every day and one of its own.
     for (let n = 1; n <= 30; n++)
-      await record(sql, `2026-06-${String(n).padStart(2, '0')}T12:00:00Z`, ['always', `day-${n}`])
+      await recordSnapshot(sql, `2026-06-${String(n).padStart(2, '0')}T12:00:00Z`, ['always', `day-${n}`])
     const range = { from: day('2026-06-01'), to: day('2026-07-01') }
     const read = async (by: Unit) => {
       const { total, buckets } = await database.run((db) => readUsage(db, { ...range, by }))
@@ -92,8 +77,8 @@ t.test(
 
 t.test('snapshots without sketches count with their own numbers', async (t) => {
   const { database, sql } = await testDatabase(t)
-  await record(sql, '2026-03-01T10:00:00Z', ['a', 'b'])
-  await record(sql, '2026-03-01T11:00:00Z', ['a', 'b'])
+  await recordSnapshot(sql, '2026-03-01T10:00:00Z', ['a', 'b'])
+  await recordSnapshot(sql, '2026-03-01T11:00:00Z', ['a', 'b'])
   await sql`update telemetry_snapshots set workspaces_sketch = null, users_sketch = null
     where period_end = '2026-03-01T10:00:00Z'`
   const { total } = await database.run((db) =>
@@ -131,7 +116,7 @@ t.test('buckets tile the range by the calendar', async (t) => {
 t.test('the route answers JSON or CSV, with defaults, and says what is wrong with a query', async (t) => {
   const { url, sql } = await testDatabase(t)
   const replica: Replica = await startReplica(t, url)
-  await record(sql, '2026-03-01T10:00:00Z', ['a', 'b'])
+  await recordSnapshot(sql, '2026-03-01T10:00:00Z', ['a', 'b'])
   const query = 'from=2026-03-01T00:00:00Z&to=2026-03-03T00:00:00Z'
   const answer = await replica.get(`/telemetry/usage?${query}`)
   const counts = {

@@ -1,0 +1,424 @@
+// The status page as a person meets it, in a browser.
+
+import type { Browser, Page } from 'playwright-core'
+import t, { type Test } from 'tap'
+import { lockKeys } from '../../src/database/locks.js'
+import { startProxy } from '../faults/proxy.js'
+import { startChromium, withoutChromium } from '../helpers/chromium.js'
+import { testDatabase } from '../helpers/database.js'
+import { recordSnapshot } from '../helpers/history.js'
+import { freePort } from '../helpers/postgres.js'
+import { startProcess } from '../helpers/process.js'
+import { json, logs, type SnapshotJson, startReplica } from '../helpers/replica.js'
+
+const AGENT = 'agent-token-agent-token-1'
+const ADMIN = 'admin-token-admin-token-1'
+const TOKENS = { AGENT_TOKENS: AGENT, ADMIN_TOKENS: ADMIN }
+const asAgent = { authorization: `Bearer ${AGENT}` }
+const asAdmin = { authorization: `Bearer ${ADMIN}` }
+const HOUR_MS = 3_600_000
+
+const skip = withoutChromium()
+let browser: Browser
+t.before(async () => {
+  if (!skip) browser = await startChromium(t)
+})
+
+/** Opens the page; the test fails if the browser then reports an error or a violation of the policy. */
+async function openPage(t: Test, url: string, width = 1280): Promise<Page> {
+  const page = await browser.newPage({
+    viewport: { width, height: 900 },
+    locale: 'en-GB',
+    timezoneId: 'Asia/Kolkata',
+  })
+  const complain = (what: string) => t.fail(`the browser complains: ${what}`)
+  page.on('pageerror', ({ message }) => complain(message))
+  page.on('console', (message) => {
+    // An answer that is an error is logged by the browser itself; whether it was due is for the test to say.
+    if (message.type() !== 'log' && !message.text().startsWith('Failed to load resource'))
+      complain(message.text())
+  })
+  page.on('request', (request) => {
+    if (new URL(request.url()).origin !== new URL(url).origin) complain(`asked ${request.url()}`)
+    if (request.url().includes('token-')) complain(`a token is in ${request.url()}`)
+  })
+  await page.clock.install()
+  await page.goto(url)
+  t.teardown(() => page.close())
+  return page
+}
+
+async function enter(page: Page, token: string): Promise<void> {
+  await page.getByLabel('Token', { exact: true }).fill(token)
+  await page.keyboard.press('Enter')
+}
+
+const upToDate = (page: Page) => says(page, 'said', /^Up to date$/)
+
+/** Waits until the element of that id says it. */
+async function says(page: Page, id: string, text: RegExp | string): Promise<void> {
+  await page.locator(`#${id}`).filter({ hasText: text, visible: true }).waitFor({ timeout: 20_000 })
+}
+
+const text = (page: Page, id: string) => page.locator(`#${id}`).innerText()
+const shown = (n: number) => new Intl.NumberFormat('en-GB').format(n)
+const isWide = (page: Page) => page.evaluate('document.documentElement.scrollWidth > innerWidth')
+const focused = (page: Page) => page.evaluate('document.activeElement.id || document.activeElement.value')
+
+t.test(
+  'the token is asked for, refused with a reason, and kept nowhere but in memory',
+  { skip },
+  async (t) => {
+    const { url } = await testDatabase(t)
+    const replica = await startReplica(t, url, TOKENS)
+    const page = await openPage(t, replica.url)
+    await says(page, 'said', 'An admin token is needed')
+    t.equal(await text(page, 'refusal'), '', 'nothing was refused yet')
+    for (const [token, reason] of [
+      ['wrong-token-wrong-token-1', /does not know this token/],
+      ['no header can hold this: é', /does not know this token/],
+      [AGENT, /is an agent’s/],
+    ] as const) {
+      await enter(page, token)
+      await says(page, 'refusal', reason)
+      t.equal(await focused(page), 'token', 'ready for another')
+      t.notOk(await page.locator('#main').isVisible())
+    }
+    await enter(page, ADMIN)
+    await upToDate(page)
+    const kept = await page.evaluate(`(async () => JSON.stringify([
+    location.href, document.cookie, history.state, { ...localStorage }, { ...sessionStorage },
+    await indexedDB.databases(), await caches.keys(), document.documentElement.outerHTML,
+    document.getElementById('token').value]))()`)
+    t.notMatch(kept, /admin-token/)
+
+    await page.reload()
+    await says(page, 'said', 'An admin token is needed')
+  },
+)
+
+t.test(
+  'an open service is shown at once; with nothing counted, a command that sends a batch',
+  { skip },
+  async (t) => {
+    const { url } = await testDatabase(t)
+    const replica = await startReplica(t, url)
+    const page = await openPage(t, replica.url)
+    await upToDate(page)
+    t.notOk(await page.locator('#ask').isVisible())
+    const command = await text(page, 'curl')
+    t.match(command, `${replica.url}/boundary/logs`)
+    t.notMatch(command, /AGENT_TOKEN/)
+    const body = /-d '(.*)'$/s.exec(command)?.[1] ?? ''
+    t.equal((await replica.send(JSON.parse(body))).status, 202, 'its batch is one')
+    await page.clock.fastForward(15_000)
+    await says(page, 'now-allowed', /^1$/)
+    t.notOk(await page.locator('#first').isVisible(), 'and it is gone')
+
+    const { url: other } = await testDatabase(t)
+    const closed = await openPage(t, (await startReplica(t, other, TOKENS)).url)
+    await enter(closed, ADMIN)
+    await upToDate(closed)
+    t.match(await text(closed, 'curl'), 'curl -H "Authorization: Bearer $AGENT_TOKEN" -H')
+  },
+)
+
+t.test('what is shown is what the API says', { skip }, async (t) => {
+  const { url, sql } = await testDatabase(t)
+  const at = (hours: number) => new Date(Date.now() - hours * HOUR_MS).toISOString()
+  await recordSnapshot(sql, at(50), ['a', 'z'])
+  await recordSnapshot(sql, at(5), ['a', 'b'])
+  await recordSnapshot(sql, at(0.01), ['b', 'c', 'd'])
+  await sql`update telemetry_snapshots set delivery_state = 'dead', delivery_attempts = 30, delivery_error = 'status 500'
+    where unique_users = 3`
+  const replica = await startReplica(t, url, { ...TOKENS, REPLICA_NAME: '<b>one</b>' })
+  await replica.send({ logs: logs(900, 100) }, asAgent)
+  await replica.send({ logs: logs(334, 0) }, asAgent)
+  const page = await openPage(t, replica.url)
+  await enter(page, ADMIN)
+  await upToDate(page)
+
+  const now = await json<SnapshotJson>(replica.get('/telemetry/snapshot', asAdmin))
+  t.equal(await text(page, 'now-allowed'), shown(now.allowed_requests))
+  t.equal(await text(page, 'now-allowed'), '1,234')
+  t.equal(await text(page, 'now-denied'), shown(now.denied_requests))
+  t.equal(await text(page, 'now-users'), shown(now.unique_users))
+  t.equal(await text(page, 'now-workspaces'), shown(now.unique_workspaces))
+
+  for (const [range, hours, users] of [
+    ['Week', 168, 5],
+    ['Month', 720, 5],
+    ['Quarter', 2184, 5],
+    ['Day', 24, 4],
+  ] as const) {
+    await page.getByText(range, { exact: true }).click()
+    await says(page, 'past-snapshots', range === 'Day' ? /^2$/ : /^3$/)
+    const { total } = await json<{ total: SnapshotJson }>(
+      replica.get(`/telemetry/usage?by=hour&from=${at(hours)}`, asAdmin),
+    )
+    t.equal(await text(page, 'past-users'), shown(total.unique_users), range)
+    t.ok(Math.abs(total.unique_users - users) <= 1, 'merged, not summed')
+    t.equal(await text(page, 'past-allowed'), shown(total.allowed_requests))
+    t.equal(await text(page, 'past-denied'), shown(total.denied_requests))
+    t.equal(await page.evaluate('location.hash'), `#${range.toLowerCase()}`)
+  }
+  const charts = page.getByRole('slider')
+  t.equal(await charts.count(), 3)
+  t.match(await charts.nth(0).getAttribute('aria-valuetext'), /: 10 allowed$/)
+  t.match(await charts.nth(2).getAttribute('aria-valuetext'), /: 3 users, 3 workspaces$/)
+
+  const { snapshots } = await json<{ snapshots: SnapshotJson[] }>(
+    replica.get('/telemetry/snapshots?limit=10', asAdmin),
+  )
+  const rows = page.locator('#snapshots tr')
+  t.equal(await rows.count(), snapshots.length)
+  t.match(
+    (await rows.nth(0).innerText()).split('\t'),
+    ['', '30 min', '10', '1', '3', '3', '1', 'schedule', 'dead (30 × status 500)'].map(
+      (cell) => new RegExp(cell.replace(/[()]/g, '\\$&')),
+    ),
+  )
+  t.match(await rows.nth(1).innerText(), /no sink$/)
+  const time = rows.nth(0).locator('time')
+  const end = snapshots[0]?.period_end ?? ''
+  t.equal(await time.getAttribute('title'), `${end.slice(0, 10)} ${end.slice(11, 23)} UTC`)
+  t.equal(
+    await time.innerText(),
+    new Intl.DateTimeFormat('en-GB', {
+      month: 'short',
+      day: 'numeric',
+      hour: '2-digit',
+      minute: '2-digit',
+      second: '2-digit',
+      timeZone: 'Asia/Kolkata',
+    }).format(new Date(end)),
+  )
+  t.match(await text(page, 'replicas'), /^<b>one<\/b>\t\d+ s ago\t\d+ \w+ ago\t\d/, 'a name is no markup')
+})
+
+t.test('a snapshot is taken once it is confirmed, and the page says what came of it', { skip }, async (t) => {
+  const { url, sql } = await testDatabase(t)
+  const replica = await startReplica(t, url, TOKENS)
+  await replica.send({ logs: logs(6, 4) }, asAgent)
+  const page = await openPage(t, replica.url)
+  await enter(page, ADMIN)
+  await upToDate(page)
+  const take = page.getByRole('button', { name: 'Take a snapshot…' })
+  const confirm = page.getByRole('button', { name: 'Take the snapshot' })
+  const taken = async () => (await sql`select from telemetry_snapshots`).length
+
+  await take.click()
+  t.match(await text(page, 'sure-what'), /6 allowed and 4 denied so far/)
+  await page.getByRole('button', { name: 'Cancel' }).click()
+  await take.click()
+  await page.keyboard.press('Escape')
+  t.notOk(await confirm.isVisible())
+  t.equal(await taken(), 0)
+
+  await sql.begin(async (tx) => {
+    await tx`select pg_advisory_xact_lock(${String(lockKeys.snapshot)}::bigint)`
+    await take.click()
+    await confirm.click()
+    await says(page, 'taken', /No snapshot was taken. Another one is being taken/)
+  })
+  t.equal(await taken(), 0)
+
+  await take.click()
+  await confirm.click()
+  await says(page, 'taken', /Snapshot taken at .*: 6 allowed, 4 denied, 1 users, 1 workspaces/)
+  t.equal(await taken(), 1)
+  await says(page, 'now-allowed', /^0$/)
+  await says(page, 'past-allowed', /^6$/)
+  t.equal(await page.locator('#snapshots tr').count(), 1)
+})
+
+t.test(
+  'a service that stops is said to be away, what was shown stays, and it comes back by itself',
+  { skip },
+  async (t) => {
+    const { url } = await testDatabase(t)
+    const PORT = String(await freePort())
+    const env = { ...TOKENS, DATABASE_URL: url, PORT }
+    const service = await startProcess(t, env)
+    await service.send({ logs: logs(6, 4) }, asAgent)
+    const page = await openPage(t, service.url)
+    await enter(page, ADMIN)
+    await upToDate(page)
+    service.signal('SIGTERM')
+    await service.exited
+    await page.clock.fastForward(15_000)
+    await says(page, 'said', `The service cannot be reached at 127.0.0.1:${PORT}`)
+    t.match(await page.locator('#main').getAttribute('class'), /stale/)
+    t.equal(await text(page, 'now-allowed'), '6')
+    await page.clock.fastForward(90_000)
+    t.match(await text(page, 'refreshed'), /data from [12] min ago/)
+
+    await startProcess(t, env)
+    await page.clock.fastForward(60_000)
+    await upToDate(page)
+    t.notMatch(await page.locator('#main').getAttribute('class'), /stale/)
+  },
+)
+
+t.test(
+  'a database that is away, and a proxy that answers instead, are said to be so',
+  { skip },
+  async (t) => {
+    const { url } = await testDatabase(t)
+    const proxy = await startProxy(t, Number(new URL(url).port))
+    const replica = await startReplica(t, proxy.through(url), TOKENS)
+    const page = await openPage(t, replica.url)
+    await enter(page, ADMIN)
+    await upToDate(page)
+    proxy.setAway(true)
+    await page.clock.fastForward(15_000)
+    await says(page, 'said', 'it cannot reach its database (503)')
+    await page.getByRole('button', { name: 'Take a snapshot…' }).click()
+    await page.getByRole('button', { name: 'Take the snapshot' }).click()
+    await says(page, 'taken', 'Whether a snapshot was taken is not known')
+    proxy.setAway(false)
+    await page.clock.fastForward(60_000)
+    await upToDate(page)
+
+    await page.route('**/telemetry/replicas', (route) => route.fulfill({ status: 502, body: '<h1>Bad</h1>' }))
+    await page.clock.fastForward(15_000)
+    await says(page, 'said', 'What answered 502 is not the service')
+  },
+)
+
+t.test('nobody looks: nothing is asked', { skip }, async (t) => {
+  const { url } = await testDatabase(t)
+  const replica = await startReplica(t, url)
+  const page = await openPage(t, replica.url)
+  await upToDate(page)
+  const asked: string[] = []
+  page.on('request', (request) => asked.push(request.url()))
+  const turn = (state: string) =>
+    page.evaluate(`Object.defineProperty(document, 'visibilityState', { configurable: true, value: '${state}' })
+      document.dispatchEvent(new Event('visibilitychange'))`)
+  await turn('hidden')
+  await page.clock.runFor(120_000)
+  t.strictSame(asked, [])
+  const back = page.waitForRequest('**/telemetry/snapshot')
+  await turn('visible')
+  await back
+})
+
+t.test('all of it is done by keyboard, and what has the focus shows it', { skip }, async (t) => {
+  const { url, sql } = await testDatabase(t)
+  await recordSnapshot(sql, new Date(Date.now() - 2 * HOUR_MS).toISOString(), ['a', 'b'])
+  await recordSnapshot(sql, new Date(Date.now() - HOUR_MS).toISOString(), ['a'])
+  const replica = await startReplica(t, url, TOKENS)
+  const page = await openPage(t, replica.url)
+  await says(page, 'said', 'An admin token is needed')
+  await page.keyboard.type(ADMIN)
+  await page.keyboard.press('Enter')
+  await upToDate(page)
+
+  const order: string[] = []
+  for (let n = 0; n < 11; n++) {
+    await page.keyboard.press('Tab')
+    const [name, outline] = (await page.evaluate(`(() => {
+      const { activeElement: at } = document
+      const name = at.id || at.value || at.closest('figure')?.id || at.getAttribute('aria-labelledby') || at.textContent
+      const ring = getComputedStyle(at.type === 'radio' ? at.nextElementSibling : at)
+      return [name, ring.outlineStyle + ' ' + ring.outlineWidth]
+    })()`)) as [string, string]
+    if (name === '' || name.includes('\n')) continue // the browser's own place, between the end and the start
+    order.push(name)
+    t.equal(outline, 'solid 2px', `${name} shows that it has the focus`)
+  }
+  t.strictSame(order.slice(0, 10), [
+    'take',
+    'day',
+    'chart-allowed',
+    'chart-denied',
+    'chart-distinct',
+    'h-snapshots',
+    'h-replicas',
+    'API',
+    'Metrics',
+    'forget',
+  ])
+
+  const chart = page.getByRole('slider').nth(2)
+  await chart.focus()
+  const read = () => chart.getAttribute('aria-valuetext')
+  await page.keyboard.press('ArrowLeft')
+  t.match(await read(), /: 1 users/)
+  await page.keyboard.press('ArrowLeft')
+  t.match(await read(), /: 2 users/)
+  t.match(await page.locator('#chart-distinct figcaption').innerText(), /Users\s*2/)
+  await page.keyboard.press('Home')
+  t.match(await read(), /: 0 users/)
+
+  await page.locator('input[value=day]').focus()
+  await page.keyboard.press('ArrowRight')
+  await says(page, 'span', /since/)
+  t.equal(await focused(page), 'week')
+
+  await page.locator('#take').focus()
+  await page.keyboard.press('Enter')
+  t.equal(await focused(page), 'cancel', 'the safe answer comes first')
+  await page.keyboard.press('Tab')
+  await page.keyboard.press('Enter')
+  await says(page, 'taken', 'Snapshot taken')
+  t.equal(await focused(page), 'take')
+})
+
+t.test('it fits a narrow screen, filled or empty, in light and dark, legibly', { skip }, async (t) => {
+  const { url } = await testDatabase(t)
+  const replica = await startReplica(t, url, TOKENS)
+  const page = await openPage(t, replica.url, 360)
+  await says(page, 'said', 'An admin token is needed')
+  t.notOk(await isWide(page), 'the form')
+  await enter(page, ADMIN)
+  await upToDate(page)
+  t.notOk(await isWide(page), 'with nothing to show')
+  await replica.send({ logs: logs(900, 100) }, asAgent)
+  await replica.post('/telemetry/snapshot', asAdmin)
+  await page.clock.fastForward(15_000)
+  await says(page, 'past-allowed', /^900$/)
+  t.notOk(await isWide(page), 'with something to show')
+  await page.route('**/telemetry/**', (route) => route.abort())
+  await page.clock.fastForward(15_000)
+  await says(page, 'said', 'cannot be reached')
+  t.notOk(await isWide(page), 'with a complaint')
+
+  for (const colorScheme of ['light', 'dark'] as const) {
+    await page.emulateMedia({ colorScheme })
+    const colors = (await page.evaluate(`(() => {
+      const style = getComputedStyle(document.documentElement)
+      return Object.fromEntries(['panel', 'ground', 'bad-ground', 'text', 'muted', 'accent', 'on-accent', 'good', 'bad',
+        'warn', 'allowed', 'denied', 'users', 'workspaces'].map((name) => [name, style.getPropertyValue('--' + name)]))
+    })()`)) as Record<string, string>
+    const pairs = [
+      ...['text', 'muted', 'accent', 'good', 'bad', 'warn'].map((name) => [name, 'panel', 4.5] as const),
+      ...['text', 'muted', 'accent'].map((name) => [name, 'ground', 4.5] as const),
+      ['bad', 'bad-ground', 4.5] as const,
+      ['on-accent', 'accent', 4.5] as const,
+      ...['allowed', 'denied', 'users', 'workspaces'].map((name) => [name, 'panel', 3] as const),
+    ]
+    for (const [ink, paper, least] of pairs) {
+      const ratio = contrast(colors[ink], colors[paper])
+      t.ok(ratio >= least, `${colorScheme}: ${ink} on ${paper} has ${ratio.toFixed(1)}, needs ${least}`)
+    }
+    const dark = luminance(colors.ground) < luminance(colors.text)
+    t.equal(dark, colorScheme === 'dark')
+  }
+})
+
+/** As WCAG 2 defines it. */
+function contrast(a: string | undefined, b: string | undefined): number {
+  const [lighter = 0, darker = 0] = [luminance(a), luminance(b)].sort((x, y) => y - x)
+  return (lighter + 0.05) / (darker + 0.05)
+}
+
+function luminance(color = ''): number {
+  const hex = color.length === 4 ? color.replaceAll(/[0-9a-f]/g, '$&$&') : color
+  const [r = 0, g = 0, b = 0] = [1, 3, 5].map((at) => {
+    const channel = Number.parseInt(hex.slice(at, at + 2), 16) / 255
+    return channel <= 0.04045 ? channel / 12.92 : ((channel + 0.055) / 1.055) ** 2.4
+  })
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b
+}
