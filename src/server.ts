@@ -66,7 +66,7 @@ function greet(app: FastifyInstance, config: Config): void {
       `  curl${token('AGENT_TOKEN')} -H 'Content-Type: application/json' -d '${batch}' ${url}/boundary/logs`,
       `  curl${token('ADMIN_TOKEN')} ${url}/telemetry/snapshot`,
       `  curl${token('ADMIN_TOKEN')} -X POST ${url}/telemetry/snapshot`,
-      `\nThe API is at ${url}/docs, the metrics are at ${url}/metrics.\n\n`,
+      `\nOr look at ${url}. The API is at ${url}/docs, the metrics are at ${url}/metrics.\n\n`,
     ].join('\n'),
   )
 }

@@ -19,6 +19,7 @@ const asAdmin = { authorization: `Bearer ${ADMIN}` }
 const HOUR_MS = 3_600_000
 
 const skip = withoutChromium()
+t.setTimeout(300_000) // a machine that is busy takes long over a browser
 let browser: Browser
 t.before(async () => {
   if (!skip) browser = await startChromium(t)
