@@ -58,7 +58,7 @@ export function createChart(figure, lines) {
   const chart = new uPlot(
     {
       ...size(),
-      padding: [8, 12, 0, 0],
+      padding: [8, 22, 0, 0],
       legend: { show: false },
       tzDate: (s) => (view.isUtc ? uPlot.tzDate(new Date(s * 1000), 'Etc/UTC') : new Date(s * 1000)),
       scales: {

@@ -46,7 +46,7 @@ async function refresh() {
     /** @type {{ replicas: import('./view.js').Replica[] }} */
     const { replicas } = await ask('telemetry/replicas') // alone at first: it tells whether the token is right
     /** @type {[import('./history.js').Snapshot, import('./history.js').SnapshotPage]} */
-    const [preview, { snapshots }] = await Promise.all([
+    const [preview, { snapshots, next }] = await Promise.all([
       ask('telemetry/snapshot'),
       ask(`telemetry/snapshots?limit=${LAST_SNAPSHOTS}`),
     ])
@@ -57,7 +57,8 @@ async function refresh() {
     showPeriod(preview)
     showSnapshots(snapshots)
     showReplicas(replicas)
-    showFirstBatch(snapshots.length === 0 && preview.allowed_requests + preview.denied_requests === 0)
+    const isUnused = [preview, ...snapshots].every((of) => of.allowed_requests + of.denied_requests === 0)
+    showFirstBatch(next === null && isUnused)
 
     const range = chosenRange()
     const toChart = [range, snapshots[0]?.id, Math.floor(now() / HOUR_MS)].join()
