@@ -29,6 +29,12 @@ export default fp<{ config: Config }>(
     const { metrics, usage, database, delivery, shutdown } = app
     const { replicaId } = usage.replica
 
+    metrics.gauge(
+      'boundary_usage_snapshot_interval_seconds',
+      'Time between two scheduled snapshots, as set; 0: none are scheduled.',
+      () => config.SNAPSHOT_INTERVAL_MS / 1000,
+    )
+
     async function snapshot(trigger: Trigger): Promise<SnapshotOutcome> {
       const start = performance.now()
       try {

@@ -118,6 +118,16 @@ export default fp<{ config: Config }>(
         return allowed + denied
       },
     )
+    metrics.gauge(
+      'boundary_usage_unflushed_age_seconds',
+      'Age of the oldest usage that is not in the database yet; 0 if there is none.',
+      () => tracker.unflushedAge / 1000,
+    )
+    metrics.gauge(
+      'boundary_usage_flush_interval_seconds',
+      'Time between two flushes, as set.',
+      () => config.FLUSH_INTERVAL_MS / 1000,
+    )
     metrics.gauges(
       'boundary_usage_tracked_ids',
       'Distinct ids that this replica has seen in the period in progress.',

@@ -8,6 +8,17 @@ export const health: FastifyPluginAsyncTypebox = async (app) => {
   const { metrics, database, usage } = app
   const common = { tags: ['probe'], security: [] }
 
+  /** Why this replica should get no traffic; empty if it should. */
+  function reasonsAgainst(): string[] {
+    const reasons: string[] = []
+    if (!database.isPrepared) reasons.push('the database schema is not in place yet')
+    if (usage.unready) reasons.push(usage.unready)
+    return reasons
+  }
+  metrics.gauge('boundary_usage_ready', 'Whether /-/ready says that this replica should get traffic.', () =>
+    reasonsAgainst().length === 0 ? 1 : 0,
+  )
+
   app.get(
     '/-/healthy',
     {
@@ -36,9 +47,7 @@ export const health: FastifyPluginAsyncTypebox = async (app) => {
       },
     },
     async (_request, reply) => {
-      const reasons: string[] = []
-      if (!database.isPrepared) reasons.push('the database schema is not in place yet')
-      if (usage.unready) reasons.push(usage.unready)
+      const reasons = reasonsAgainst()
       if (reasons.length === 0) return { status: 'ok' as const, reasons }
       return reply.code(503).header('retry-after', 1).send({ status: 'unavailable', reasons })
     },

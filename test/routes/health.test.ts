@@ -30,12 +30,19 @@ t.test(
     t.equal(refused.headers.get('retry-after'), '1')
     t.match(await refused.json(), { status: 'unavailable', reasons: [/10 flush intervals/] })
     t.ok(replica.app.usage.tracker.unflushedAge > 1_000)
+    t.match(await scrape(), /^boundary_usage_ready 0$/m)
+    t.ok(Number(/^boundary_usage_unflushed_age_seconds (\S+)$/m.exec(await scrape())?.[1]) > 1)
     t.equal((await replica.get('/-/healthy')).status, 200, 'it is healthy all the same')
     t.equal((await replica.send()).status, 202, 'and goes on counting')
 
     proxy.setAway(false)
     await until(() => replica.get('/-/ready'), 200)
+    t.match(await scrape(), /^boundary_usage_ready 1$/m)
     t.match(await json(replica.get('/telemetry/snapshot')), { allowed_requests: 2 })
+
+    async function scrape(): Promise<string> {
+      return (await replica.get('/metrics')).text()
+    }
 
     async function until(ask: () => Promise<Response>, status: number): Promise<Response> {
       for (;;) {
@@ -54,6 +61,7 @@ t.test('every metric of the service is exported, with values that follow what ha
   await replica.send({ logs: 'none' })
   const before = await scrape()
   t.match(before, /^boundary_usage_unflushed_requests 10$/m)
+  t.match(before, /^boundary_usage_unflushed_age_seconds (?!0$)[\d.]+$/m)
   await replica.post('/telemetry/snapshot')
   const text = await scrape()
   for (const line of [
@@ -67,6 +75,10 @@ t.test('every metric of the service is exported, with values that follow what ha
     'boundary_usage_flushes_total{result="failed"} 0',
     'boundary_usage_flush_duration_seconds_count 1',
     'boundary_usage_unflushed_requests 0',
+    'boundary_usage_unflushed_age_seconds 0',
+    'boundary_usage_flush_interval_seconds 3600',
+    'boundary_usage_snapshot_interval_seconds 0',
+    'boundary_usage_ready 1',
     'boundary_usage_tracked_ids{kind="workspace"} 1',
     'boundary_usage_tracked_ids{kind="user"} 1',
     'boundary_usage_snapshots_total{trigger="manual",result="taken"} 1',
