@@ -34,7 +34,7 @@ const tokens = (meaning: string) =>
     meaning,
   })
 
-/** Every setting: its type, default, what it takes and what it means. `.env.example` and the README follow it. */
+/** Every setting: its type, default, what it takes and what it means. `.env.example` and docs/operating.md follow it. */
 export const SettingsSchema = Type.Object({
   HOST: text('an address or host name to listen on', 'Address to listen on.', { default: '127.0.0.1' }),
   PORT: integer(3000, 0, 65535, 'Port to listen on; 0 takes a free one.'),
