@@ -1,21 +1,17 @@
 // The log: JSON lines on stdout, or lines for people on a terminal; and how what lasts for a while is told.
 
-import type { FastifyBaseLogger, FastifyLoggerOptions } from 'fastify'
-import { destination } from 'pino'
+import type { FastifyBaseLogger } from 'fastify'
+import { type DestinationStream, destination } from 'pino'
 
 /**
- * The logger's options. pino-pretty is optional: a terminal without it gets JSON, too. Either writes at once: what
- * is on its way when the process exits may come after the last line, or not at all.
+ * Where the log goes. pino-pretty is optional: a terminal without it gets JSON, too. Either writes at once: what is on its way when the
+ * process exits may come after the last line, or not at all.
  */
-export async function logOptions(
-  level: string,
-  isTerminal = process.stdout.isTTY,
-): Promise<FastifyLoggerOptions> {
+export async function logStream(isTerminal: boolean): Promise<DestinationStream> {
   const pretty = isTerminal ? await import('pino-pretty').catch(() => undefined) : undefined
-  const stream = pretty
+  return pretty
     ? pretty.default({ sync: true, ignore: 'pid,hostname', translateTime: 'SYS:HH:MM:ss.l' })
     : destination({ sync: true })
-  return { level, stream }
 }
 
 /** What goes wrong for a while: one line when that begins and one when it is over, however often it is tried. */

@@ -2,7 +2,7 @@
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
-import { logOptions } from '../src/log.js'
+import { logStream } from '../src/log.js'
 import { startProxy } from './faults/proxy.js'
 import { testDatabase } from './helpers/database.js'
 import { type ServiceProcess, startProcess } from './helpers/process.js'
@@ -150,8 +150,7 @@ t.test('a sink that fails is told once, whatever is delivered to it, and so is i
 })
 
 t.test('a terminal gets lines for people, everything else JSON', async (t) => {
-  const writer = async (isTerminal: boolean) =>
-    (await logOptions('info', isTerminal)).stream?.constructor.name
+  const writer = async (isTerminal: boolean) => (await logStream(isTerminal)).constructor.name
   t.equal(await writer(false), 'SonicBoom', 'lines as they are')
   t.not(await writer(true), 'SonicBoom')
 })

@@ -22,7 +22,7 @@ function answer(thrown: FastifyError, request: FastifyRequest, reply: FastifyRep
   const error = thrown instanceof DatabaseUnavailableError ? new DatabaseUnavailable() : thrown
   const statusCode = error.statusCode && error.statusCode >= 400 ? error.statusCode : 500
   if (statusCode === 500)
-    request.log.error({ err: thrown, route: request.routeOptions.url }, 'request failed')
+    request.server.log.error({ err: thrown, route: request.routeOptions.url }, 'request failed')
   if (statusCode === 401) reply.header('www-authenticate', 'Bearer')
   if (RETRIABLE.has(statusCode) && !reply.hasHeader('retry-after')) reply.header('retry-after', RETRY_AFTER_S)
   // Fastify closes after every body it cannot read; where all of it came, requests that wait behind it go on.

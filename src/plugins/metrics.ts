@@ -1,23 +1,23 @@
 // The metrics: every one that the service exports stands here; the parts that count them get them from here.
 
+import type { FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 import { version } from '../version.js'
 import { requestDurations } from './request-durations.js'
 
-/** What can become of a batch: accepted, or why not. */
-export const BATCH_RESULTS = [
-  'accepted',
-  'invalid',
-  'unauthorized',
-  'forbidden',
-  'too_large',
-  'unsupported',
-  'rate_limited',
-  'unavailable',
-  'unknown',
-  'failed',
-] as const
+/** What became of a batch, by the status of its answer; any other is a fault of ours. */
+const RESULTS: Record<number, string> = {
+  202: 'accepted',
+  400: 'invalid',
+  401: 'unauthorized',
+  403: 'forbidden',
+  413: 'too_large',
+  415: 'unsupported',
+  429: 'rate_limited',
+  503: 'unavailable',
+  504: 'unknown',
+}
 
 export type Metrics = ReturnType<typeof createMetrics>
 
@@ -25,21 +25,33 @@ declare module 'fastify' {
   interface FastifyInstance {
     metrics: Metrics
   }
+  interface FastifyRequest {
+    /** Reading of performance.now(). */
+    arrivedAt: number
+  }
 }
 
 export default fp(
   async (app) => {
     const metrics = createMetrics()
     app.decorate('metrics', metrics)
-    app.addHook('onResponse', (request, reply, done) => {
-      metrics.observeRequest(
-        request.method,
-        request.routeOptions.url ?? 'unknown',
-        reply.statusCode,
-        reply.elapsedTime / 1000,
-      )
+    // Until the answer is sent, not until it has left: listening for that takes longer than it is worth.
+    app.decorateRequest('arrivedAt', 0)
+    app.addHook('onRequest', (request, _reply, done) => {
+      request.arrivedAt = performance.now()
       done()
     })
+    app.addHook('onSend', (request, reply, payload, done) => {
+      const seconds = (performance.now() - request.arrivedAt) / 1000
+      metrics.requests.observe(request.method, routeOf(request), reply.statusCode, seconds)
+      done(null, payload)
+    })
+
+    /** Most requests name their route as it is, and asking Fastify for it makes a large object. */
+    function routeOf(request: FastifyRequest): string {
+      if (request.is404) return 'unknown'
+      return metrics.requests.hasRoute(request.url) ? request.url : String(request.routeOptions.url)
+    }
   },
   { name: 'metrics' },
 )
@@ -60,17 +72,8 @@ function createMetrics() {
   })
   buildInfo.set({ version }, 1)
 
-  /**
-   * A counter whose series are plain numbers that all exist from the start, so that their first increase is seen.
-   * They are exported when they are scraped: the library's own increments would take each request a microsecond.
-   */
-  function tally<const V extends string>(
-    name: string,
-    help: string,
-    label: string,
-    values: readonly V[],
-  ): Record<V, number> {
-    const counts = Object.fromEntries(values.map((value) => [value, 0])) as Record<V, number>
+  /** A counter that is read when it is scraped: the library's own increments would take a request a microsecond. */
+  function counter(name: string, help: string, label: string, read: () => Record<string, number>): void {
     new Counter({
       registers,
       name,
@@ -78,20 +81,41 @@ function createMetrics() {
       labelNames: [label],
       collect() {
         this.reset()
-        for (const value of values) this.inc({ [label]: value }, counts[value])
+        for (const [value, count] of Object.entries(read())) this.inc({ [label]: value }, count)
       },
     })
+  }
+
+  /** Plain numbers to count in, all there from the start, so that their first increase is seen. */
+  function tally<const V extends string>(
+    name: string,
+    help: string,
+    label: string,
+    values: readonly V[],
+  ): Record<V, number> {
+    const counts = Object.fromEntries(values.map((value) => [value, 0])) as Record<V, number>
+    counter(name, help, label, () => counts)
     return counts
   }
 
+  const requests = requestDurations(registry)
+  counter(
+    'boundary_usage_batches_total',
+    'Batches of boundary logs received, by result; only accepted ones are counted.',
+    'result',
+    () => {
+      const results = Object.fromEntries([...Object.values(RESULTS), 'failed'].map((result) => [result, 0]))
+      for (const [status, count] of requests.countsOf('POST', '/boundary/logs')) {
+        const result = RESULTS[status] ?? 'failed'
+        results[result] = (results[result] ?? 0) + count
+      }
+      return results
+    },
+  )
+
   return {
     registry,
-    batches: tally(
-      'boundary_usage_batches_total',
-      'Batches of boundary logs received, by result; only accepted ones are counted.',
-      'result',
-      BATCH_RESULTS,
-    ),
+    requests,
     logs: tally(
       'boundary_usage_logs_total',
       'Boundary logs in accepted batches, by decision; skipped ones carry no resource this version knows.',
@@ -138,7 +162,6 @@ function createMetrics() {
       'result',
       ['delivered', 'failed', 'dead'],
     ),
-    observeRequest: requestDurations(registry),
 
     /** A gauge that is read when it is scraped. */
     gauge(name: string, help: string, read: () => number): void {

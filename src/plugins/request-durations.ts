@@ -13,15 +13,22 @@ interface Series {
   sum: number
 }
 
-/** Registers the histogram; what it returns observes one request. All three labels have few values. */
-export function requestDurations(
-  registry: Registry,
-): (method: string, route: string, status: number, seconds: number) => void {
+export interface RequestDurations {
+  /** All three labels have few values. */
+  observe(method: string, route: string, status: number, seconds: number): void
+  /** Whether a request to that route was observed. */
+  hasRoute(route: string): boolean
+  /** Requests observed, by status. */
+  countsOf(method: string, route: string): Map<number, number>
+}
+
+/** Registers the histogram. */
+export function requestDurations(registry: Registry): RequestDurations {
   const series = new Map<string, Map<string, Map<number, Series>>>()
 
   const histogram = {
     name: NAME,
-    help: 'Time from the arrival of a request to the end of its answer.',
+    help: 'Time from the arrival of a request to the sending of its answer.',
     type: 'histogram',
     aggregator: 'sum',
     get: async () => ({ ...histogram, values: [...everySeries()].flatMap(exported) }),
@@ -29,12 +36,19 @@ export function requestDurations(
   // All that a registry asks of a metric is the above; its type names the library's own classes.
   registry.registerMetric(histogram as unknown as Histogram)
 
-  return (method, route, status, seconds) => {
-    const one = series.get(route)?.get(method)?.get(status) ?? add(method, route, status)
-    let bucket = 0
-    while (seconds > (BUCKETS[bucket] ?? Number.POSITIVE_INFINITY)) bucket++
-    one.counts[bucket] = (one.counts[bucket] ?? 0) + 1
-    one.sum += seconds
+  return {
+    observe(method, route, status, seconds) {
+      const one = series.get(route)?.get(method)?.get(status) ?? add(method, route, status)
+      let bucket = 0
+      while (seconds > (BUCKETS[bucket] ?? Number.POSITIVE_INFINITY)) bucket++
+      one.counts[bucket] = (one.counts[bucket] ?? 0) + 1
+      one.sum += seconds
+    },
+    hasRoute: (route) => series.has(route),
+    countsOf(method, route) {
+      const byStatus = series.get(route)?.get(method) ?? new Map<number, Series>()
+      return new Map([...byStatus].map(([status, { counts }]) => [status, counts.reduce((a, b) => a + b)]))
+    },
   }
 
   function add(method: string, route: string, status_code: number): Series {

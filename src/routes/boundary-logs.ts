@@ -5,7 +5,6 @@ import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import type { preParsingHookHandler } from 'fastify'
 import type { Config } from '../config.js'
 import { InvalidGzip, UnsupportedEncoding } from '../errors.js'
-import type { BATCH_RESULTS } from '../plugins/metrics.js'
 import overload from '../plugins/overload.js'
 import { limitRate } from '../plugins/rate-limit.js'
 import { type BatchBody, parseProtobuf, readBatch, validateBatch } from './batch.js'
@@ -21,19 +20,6 @@ import {
 const JSON_TYPE = 'application/json'
 const PROTOBUF_TYPE = 'application/x-protobuf'
 
-/** The value of `result` in boundary_usage_batches_total, by status. */
-const RESULTS: Record<number, (typeof BATCH_RESULTS)[number]> = {
-  202: 'accepted',
-  400: 'invalid',
-  401: 'unauthorized',
-  403: 'forbidden',
-  413: 'too_large',
-  415: 'unsupported',
-  429: 'rate_limited',
-  503: 'unavailable',
-  504: 'unknown',
-}
-
 export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config }> = async (app, { config }) => {
   const { metrics, usage } = app
 
@@ -46,9 +32,6 @@ export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config }> = async
       done(error as Error)
     }
   })
-
-  // A logger of its own for each request costs more than it tells: what is logged here names the route.
-  app.setChildLoggerFactory((logger) => logger)
 
   await app.register(overload, { config })
 
@@ -76,10 +59,6 @@ export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config }> = async
         },
       },
       response: responses(202, ref(AcceptedSchema), 'Counted.', 400, 401, 403, 408, 413, 415, 429, 503, 504),
-    },
-    onResponse: (_request, reply, done) => {
-      metrics.batches[RESULTS[reply.statusCode] ?? 'failed']++
-      done()
     },
     // Not async: a promise only where there is something to wait for.
     handler: (request, reply) => {

@@ -52,7 +52,6 @@ export async function startService(env: Record<string, string>, nodeOptions: str
     PORT: '0',
     LOG_LEVEL: 'info',
     SNAPSHOT_INTERVAL_MS: '0',
-    FLUSH_INTERVAL_MS: '1000',
     ...env,
   })
   const [, url] = await firstLine(child, /Server listening at (http:[^"]+)/)

@@ -349,7 +349,7 @@ t.test('paths and methods that there are not', async (t) => {
       ['POST', '/boundary/logs/'],
       ['POST', '/boundary/%00'],
       ['DELETE', '/telemetry/snapshot'],
-      ['GET', '/'],
+      ['PUT', '/'],
       ['GET', '/telemetry/../../etc/passwd'],
     ] as const) {
       const response = await fetch(replica.url + path, { method })
