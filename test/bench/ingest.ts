@@ -94,7 +94,15 @@ async function compare(
   const cpu = (name: string) => (measured[name] ?? []).map(({ cpuMicros }) => cpuMicros)
   const last = Object.keys(measured).at(-1) ?? ''
   console.log(`\n${title}; ${last} to each, by requests a second and by CPU time (95 % interval)`)
-  row('', 'requests/s', 'logs/s', 'CPU us each', 'p99 ms', 'by requests', 'by CPU time')
+  row(
+    '',
+    'requests/s',
+    'logs/s',
+    'CPU us each',
+    'p99 ms',
+    'by requests'.padStart(21),
+    'by CPU time'.padStart(21),
+  )
   for (const [name, series] of Object.entries(measured)) {
     const rate = median(rates(name))
     row(
@@ -103,7 +111,11 @@ async function compare(
       (rate * logs).toFixed(0),
       median(cpu(name)).toFixed(1),
       median(series.map(({ p99Ms }) => p99Ms)).toFixed(0),
-      ...(name === last ? [] : [ratio(rates(last), rates(name)).text, ratio(cpu(name), cpu(last)).text]),
+      ...(name === last
+        ? []
+        : [ratio(rates(last), rates(name)), ratio(cpu(name), cpu(last))].map(({ text }) =>
+            text.padStart(21),
+          )),
     )
   }
   results[title] = measured
