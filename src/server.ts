@@ -45,9 +45,9 @@ async function start(config: Config): Promise<void> {
   greet(app, config)
 }
 
-/** Tells a person who started this by hand what to do next. */
+/** Tells a person at a terminal what to do next. */
 function greet(app: FastifyInstance, config: Config): void {
-  if (!process.stdout.isTTY && !isOpen(config)) return
+  if (!process.stdout.isTTY) return // where a log is read by programs
   const address = app.server.address()
   const port = typeof address === 'object' && address ? address.port : config.PORT
   const url = urlOf(config.HOST, port)
