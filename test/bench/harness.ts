@@ -44,8 +44,12 @@ export async function startFloor(name: string, nodeOptions: string[] = []): Prom
 const AGENT = 'agent-token-of-the-benchmark'
 
 /** The service as it is run in production, with every limit on: built, with these settings besides. */
-export async function startService(env: Record<string, string>, nodeOptions: string[] = []): Promise<Server> {
-  const child = start([...nodeOptions, SERVER], {
+export async function startService(
+  env: Record<string, string>,
+  nodeOptions: string[] = [],
+  entry = SERVER,
+): Promise<Server> {
+  const child = start([...nodeOptions, entry], {
     AGENT_TOKENS: AGENT,
     ADMIN_TOKENS: 'admin-token-of-the-benchmark',
     RATE_LIMIT_PER_MINUTE: '1000000',

@@ -18,6 +18,8 @@ import {
 const { values } = parseArgs({
   options: {
     server: { type: 'string', default: 'service' },
+    /** Of another version, built: its dist/server.js. */
+    entry: { type: 'string' },
     logs: { type: 'string', default: '10' },
     protobuf: { type: 'boolean', default: false },
     seconds: { type: 'string', default: '8' },
@@ -39,7 +41,7 @@ try {
   const startedAt = performance.now()
   const server =
     values.server === 'service'
-      ? await startService({ DATABASE_URL: postgres.url }, options)
+      ? await startService({ DATABASE_URL: postgres.url }, options, values.entry)
       : await startFloor(values.server, options)
   const plan = loadOf(Number(values.logs), values.protobuf ? 'protobuf' : 'json')
   await load(server, { ...plan, seconds: 2 }) // warm
