@@ -18,6 +18,8 @@ import {
 const { values } = parseArgs({
   options: {
     server: { type: 'string', default: 'service' },
+    ack: { type: 'string', default: 'memory' },
+    connections: { type: 'string', default: '64' },
     /** Of another version, built: its dist/server.js. */
     entry: { type: 'string' },
     logs: { type: 'string', default: '10' },
@@ -41,9 +43,11 @@ try {
   const startedAt = performance.now()
   const server =
     values.server === 'service'
-      ? await startService({ DATABASE_URL: postgres.url }, options, values.entry)
+      ? await startService({ DATABASE_URL: postgres.url, ACK: values.ack }, options, values.entry)
       : await startFloor(values.server, options)
-  const plan = loadOf(Number(values.logs), values.protobuf ? 'protobuf' : 'json')
+  const plan = loadOf(Number(values.logs), values.protobuf ? 'protobuf' : 'json', {
+    connections: Number(values.connections),
+  })
   await load(server, { ...plan, seconds: 2 }) // warm
   const from = (performance.now() - startedAt) * 1000
   const { requestsPerSecond } = await load(server, { ...plan, seconds: Number(values.seconds) })
