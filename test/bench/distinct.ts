@@ -1,4 +1,4 @@
-// npm run bench:distinct: distinct counts against the truth, and what sketches cost in the database.
+// npm run bench:distinct: distinct counts against the truth, and what sketches cost in the database. Takes names of parts.
 
 import { randomUUID } from 'node:crypto'
 import { performance } from 'node:perf_hooks'
@@ -20,11 +20,10 @@ const database = connectDatabase({ target: { url: server.url }, poolMax: 2 })
 const sql = postgres(server.url, { max: 1, onnotice: () => {} })
 try {
   await migrate(database)
-  await estimates()
-  await flushes()
-  await snapshots()
-  await history()
-  memory()
+  const parts = { estimates, flushes, snapshots, history, memory }
+  const asked = process.argv.slice(2)
+  for (const [name, part] of Object.entries(parts))
+    if (asked.length === 0 || asked.includes(name)) await part()
 } finally {
   await sql.end()
   await database.close()
