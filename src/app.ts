@@ -2,10 +2,9 @@
 
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import Fastify, { type FastifyInstance } from 'fastify'
-import { pino } from 'pino'
 import type { Config } from './config.js'
 import { addFormats } from './formats.js'
-import { logStream } from './log.js'
+import { logStream, useLog } from './log.js'
 import auth from './plugins/auth.js'
 import database from './plugins/database.js'
 import delivery from './plugins/delivery.js'
@@ -49,8 +48,7 @@ export async function buildApp(config: Config): Promise<FastifyInstance> {
       maxHeaderSize: MAX_HEADER_BYTES,
     },
   }).withTypeProvider<TypeBoxTypeProvider>()
-  // Not as Fastify's option: it would listen for the end of every answer, which takes as long as validating a batch.
-  app.log = pino({ level: config.LOG_LEVEL }, await logStream(process.stdout.isTTY))
+  useLog(app, config.LOG_LEVEL, await logStream(process.stdout.isTTY))
   app.server.maxConnections = MAX_CONNECTIONS
 
   for (const schema of SHARED) app.addSchema(schema)

@@ -19,8 +19,8 @@ Commands:
   migrate               apply the migrations that the database lacks
   migrate status        list those applied and pending, change nothing; exit with 1 if any is pending
   snapshot [--url URL]  have a running service take a snapshot, which ends the period; print it as JSON.
-                        The token is ADMIN_TOKEN, or else the first of ADMIN_TOKENS; URL is by default
-                        where the settings let the service listen
+                        URL is by default where the settings let the service listen. The token is
+                        ADMIN_TOKEN, or without --url the first of ADMIN_TOKENS
 
 Options:
   --check-config        check the settings and list them, secrets masked
@@ -31,7 +31,7 @@ Settings are environment variables, read also from .env in the working directory
 before it. .env.example lists them all: with defaults alone, the service listens on 127.0.0.1:3000 and
 keeps an embedded PostgreSQL in .data.
 
-Exit codes: 0 done, 1 failed (stderr says why), 2 no such command or option.
+Exit codes: 0 done, 1 failed (stderr says why) or migrations pending, 2 no such command or option.
 `
 
 const AVAILABLE =
@@ -157,7 +157,8 @@ function describeStatus({ applied, pending }: MigrationStatus): string {
 async function takeSnapshot(given: string | undefined): Promise<string> {
   const config = loadConfig()
   const url = given?.replace(/\/+$/, '') ?? urlOf(config.HOST, config.PORT)
-  const token = process.env.ADMIN_TOKEN || config.ADMIN_TOKENS[0]
+  // These settings' own token is for the service that they start, not for whatever a URL names.
+  const token = process.env.ADMIN_TOKEN || (given === undefined ? config.ADMIN_TOKENS[0] : undefined)
   const response = await fetch(`${url}/telemetry/snapshot`, {
     method: 'POST',
     ...(token !== undefined && { headers: { authorization: `Bearer ${token}` } }),
@@ -170,12 +171,13 @@ async function takeSnapshot(given: string | undefined): Promise<string> {
     )
   })
   const text = await response.text()
-  if (response.status === 200) return `${JSON.stringify(JSON.parse(text), null, 2)}\n`
+  const answer = parseAnswer(text)
+  if (response.status === 200 && answer !== undefined) return `${JSON.stringify(answer, null, 2)}\n`
   if (response.status === 401)
     throw new Error(
       `${url} does not know ${token === undefined ? 'who asks' : 'this token'}: set ADMIN_TOKEN to one of the service's ADMIN_TOKENS`,
     )
-  throw new Error(`${url} answered ${response.status}: ${messageOf(text)}`)
+  throw new Error(`${url} answered ${response.status}: ${answer?.message ?? 'this is no boundary-usage'}`)
 }
 
 function reasonOf(error: unknown): string {
@@ -184,11 +186,11 @@ function reasonOf(error: unknown): string {
   return cause instanceof Error && 'code' in cause ? String(cause.code) : error.message
 }
 
-/** What an answer of the service says; another server's may say anything. */
-function messageOf(text: string): string {
+/** Undefined where it is not the service that answered. */
+function parseAnswer(text: string): { message?: string } | undefined {
   try {
-    return String(JSON.parse(text).message)
+    return JSON.parse(text)
   } catch {
-    return 'this is no boundary-usage'
+    return undefined
   }
 }

@@ -1,8 +1,9 @@
 // The log of a real process: one line when something changes, and none for what stays as it is.
 
 import { setTimeout as sleep } from 'node:timers/promises'
+import Fastify from 'fastify'
 import t from 'tap'
-import { logStream } from '../src/log.js'
+import { logStream, useLog } from '../src/log.js'
 import { startProxy } from './faults/proxy.js'
 import { testDatabase } from './helpers/database.js'
 import { type ServiceProcess, startProcess } from './helpers/process.js'
@@ -147,6 +148,20 @@ t.test('a sink that fails is told once, whatever is delivered to it, and so is i
     },
   )
   t.notOk(service.stdout.includes('key=of-the-sink'), 'the address of the sink is a secret')
+})
+
+t.test('a fault after the answer was sent is logged, without the request and its token', async (t) => {
+  const app = Fastify()
+  const lines: string[] = []
+  useLog(app, 'info', { write: (line) => void lines.push(line) })
+  app.get('/faulty', async (_request, reply) => {
+    reply.send('sent')
+    throw new Error('too late')
+  })
+  await app.inject({ url: '/faulty', headers: { authorization: 'Bearer secret' } })
+  await app.close()
+  t.match(lines.join(''), '"message":"too late"')
+  t.notMatch(lines.join(''), 'secret')
 })
 
 t.test('a terminal gets lines for people, everything else JSON', async (t) => {

@@ -81,6 +81,21 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) {
   })
 }
 
+t.test('a probe that comes on an old connection while it shuts down is answered 503', async (t) => {
+  const { url } = await testDatabase(t)
+  const service = await startProcess(t, { DATABASE_URL: url })
+  const body = JSON.stringify(batch())
+  const { socket, answer } = await dial(t, service.port)
+  socket.write(head(body.length) + body.slice(0, 20))
+  await untilUnderWay(service)
+  service.signal('SIGTERM')
+  await untilRefused(service.port)
+  socket.write(`${body.slice(20)}GET /-/ready HTTP/1.1\r\nhost: x\r\n\r\n`)
+  const [, probe = ''] = (await answer).split(/(?=HTTP\/1\.1 )/)
+  t.match(probe, /^HTTP\/1\.1 503 /)
+  t.match(probe, 'SHUTTING_DOWN')
+})
+
 t.test('a request under way is finished and counted, one that comes late is refused', async (t) => {
   const { url, sql } = await testDatabase(t)
   const service = await startProcess(t, { DATABASE_URL: url })

@@ -167,6 +167,7 @@ function isRange(value) {
 
 ranges.addEventListener('change', () => {
   history.replaceState(null, '', `#${chosenRange()}`) // for a reload
+  charted = ''
   write('span', 'reading…')
   void refresh()
 })

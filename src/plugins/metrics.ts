@@ -42,15 +42,16 @@ export default fp(
       done()
     })
     app.addHook('onSend', (request, reply, payload, done) => {
+      if (request.raw.destroyed && !request.raw.complete) return done(null, payload) // nobody is there to be answered
       const seconds = (performance.now() - request.arrivedAt) / 1000
-      metrics.requests.observe(request.method, routeOf(request), reply.statusCode, seconds)
+      metrics.requestDurations.observe(request.method, routeOf(request), reply.statusCode, seconds)
       done(null, payload)
     })
 
     /** Most requests name their route as it is, and asking Fastify for it makes a large object. */
     function routeOf(request: FastifyRequest): string {
       if (request.is404) return 'unknown'
-      return metrics.requests.hasRoute(request.url) ? request.url : String(request.routeOptions.url)
+      return metrics.requestDurations.hasRoute(request.url) ? request.url : String(request.routeOptions.url)
     }
   },
   { name: 'metrics' },
@@ -98,14 +99,14 @@ function createMetrics() {
     return counts
   }
 
-  const requests = requestDurations(registry)
+  const durations = requestDurations(registry)
   counter(
     'boundary_usage_batches_total',
     'Batches of boundary logs received, by result; only accepted ones are counted.',
     'result',
     () => {
       const results = Object.fromEntries([...Object.values(RESULTS), 'failed'].map((result) => [result, 0]))
-      for (const [status, count] of requests.countsOf('POST', '/boundary/logs')) {
+      for (const [status, count] of durations.countsOf('POST', '/boundary/logs')) {
         const result = RESULTS[status] ?? 'failed'
         results[result] = (results[result] ?? 0) + count
       }
@@ -115,7 +116,7 @@ function createMetrics() {
 
   return {
     registry,
-    requests,
+    requestDurations: durations,
     logs: tally(
       'boundary_usage_logs_total',
       'Boundary logs in accepted batches, by decision; skipped ones carry no resource this version knows.',

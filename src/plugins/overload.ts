@@ -36,7 +36,7 @@ export default fp<{ config: Config }>(
     let reserved = 0
     app.addHook('preParsing', (request, _reply, payload, done) => {
       const { 'content-length': length, 'content-encoding': encoding } = request.headers
-      const isKnown = length !== undefined && encoding === undefined
+      const isKnown = length !== undefined && (encoding === undefined || encoding === 'identity')
       const bytes = isKnown ? Math.min(Number(length), config.BODY_LIMIT_BYTES) : config.BODY_LIMIT_BYTES
       if (reserved + bytes > budget) return done(new Overloaded())
       request.reserved = bytes

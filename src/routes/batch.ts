@@ -34,8 +34,8 @@ export function parseProtobuf(body: Buffer): WireBatch {
 export type BatchBody = JsonBatch | WireBatch | undefined
 
 /**
- * The ids that a batch counts for, and its counts. Throws
- * a refusal if it does not say whose it is, or says otherwise than the JWT.
+ * The ids that a batch counts for, and its counts. Throws a refusal if it does not say whose it is, or says otherwise
+ * than the JWT.
  */
 export function readBatch(request: FastifyRequest, body: BatchBody): { ids: Identity; counts: Counts } {
   if (body === undefined) throw new InvalidBody('body must be object')

@@ -2,7 +2,7 @@
 
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { Type } from '@sinclair/typebox'
-import { HealthSchema, ref, responses } from './schemas.js'
+import { ErrorSchema, HealthSchema, ref, responses } from './schemas.js'
 
 export const health: FastifyPluginAsyncTypebox = async (app) => {
   const { metrics, database, usage } = app
@@ -42,7 +42,10 @@ export const health: FastifyPluginAsyncTypebox = async (app) => {
         description: 'A short outage of the database keeps a replica ready, because it can still count.',
         response: {
           ...responses(200, ref(HealthSchema), 'It should.'),
-          503: { ...ref(HealthSchema), description: 'It should not; the reasons say why.' },
+          503: {
+            anyOf: [ref(HealthSchema), ref(ErrorSchema)],
+            description: 'It should not; the reasons say why, or it is shutting down.',
+          },
         },
       },
     },

@@ -130,11 +130,19 @@ export async function pendingDeliveries(db: Executor): Promise<{ count: number; 
   return { count: row?.count ?? 0, nextMs: row?.next_ms ?? null }
 }
 
-/** Makes the snapshot due at once, whatever became of it before; false if there is none of that id. */
+/**
+ * Makes the snapshot due at once, whatever became of it before; false if there is none of that id. Attempts go on from
+ * the next multiple of their limit: their number tells an attempt from a later one, so it may only grow.
+ */
 export async function redeliver(db: Executor, id: string): Promise<boolean> {
   const rows = await db
     .update(telemetrySnapshots)
-    .set({ delivery_state: 'pending', delivery_due_at: sql`now()`, delivered_at: null })
+    .set({
+      delivery_state: 'pending',
+      delivery_due_at: sql`now()`,
+      delivered_at: null,
+      delivery_attempts: sql`ceil(${telemetrySnapshots.delivery_attempts} / ${MAX_ATTEMPTS}::numeric) * ${MAX_ATTEMPTS}::int`,
+    })
     .where(eq(telemetrySnapshots.id, id))
     .returning({ id: telemetrySnapshots.id })
   return rows.length > 0

@@ -152,17 +152,18 @@ export class Flusher {
     if (!batch) return
     const start = performance.now()
     const seconds = () => (performance.now() - start) / 1000
+    let outcome: FlushOutcome
     try {
-      const outcome = await apply(batch)
-      tracker.settle(batch, outcome.newPeriod)
-      this.#failures = 0
-      this.#commits.get(batch.flushSeq)?.resolve()
-      onTry?.(outcome, seconds())
+      outcome = await apply(batch)
     } catch (error) {
       this.#failures++
       onTry?.({ result: 'failed', error }, seconds())
       throw error
     }
+    tracker.settle(batch, outcome.newPeriod)
+    this.#failures = 0
+    this.#commits.get(batch.flushSeq)?.resolve()
+    onTry?.(outcome, seconds())
   }
 }
 

@@ -1,6 +1,8 @@
 // The probes and the scrape, as Kubernetes and Prometheus meet them.
 
+import { Registry } from 'prom-client'
 import t from 'tap'
+import { requestDurations } from '../../src/plugins/request-durations.js'
 import { startProxy } from '../faults/proxy.js'
 import { testDatabase } from '../helpers/database.js'
 import { json, logs, startReplica } from '../helpers/replica.js'
@@ -99,6 +101,32 @@ t.test('every metric of the service is exported, with values that follow what ha
     return response.text()
   }
 })
+
+t.test(
+  'the histogram of requests is cumulative, and its sum and count are those of its buckets',
+  async (t) => {
+    const registry = new Registry()
+    const { observe } = requestDurations(registry)
+    for (const seconds of [0.0005, 0.001, 0.02, 3, 60]) observe('GET', '/', 200, seconds)
+    observe('GET', '/', 500, 0.3)
+    const labels = 'method="GET",route="/",status_code="200"'
+    const of = (text: string, le: string) =>
+      Number(
+        text
+          .split('\n')
+          .find((line) => line.includes(`le="${le}"`) && line.includes('"200"'))
+          ?.split(' ')
+          .at(-1),
+      )
+    const text = await registry.metrics()
+    t.strictSame(
+      ['0.001', '0.0025', '0.025', '2.5', '5', '10', '+Inf'].map((le) => of(text, le)),
+      [2, 2, 3, 3, 4, 4, 5],
+    )
+    t.ok(text.includes(`\nhttp_request_duration_seconds_count{${labels}} 5\n`))
+    t.ok(text.includes(`\nhttp_request_duration_seconds_sum{${labels}} 63.0215\n`))
+  },
+)
 
 t.test('metrics follow the naming conventions, and none has an id as a label', async (t) => {
   const { url } = await testDatabase(t)
