@@ -57,6 +57,10 @@ export default fp<{ config: Config }>(
 
     function check(request: FastifyRequest, role: Role): void {
       if (open) {
+        // Pages of other sites may POST to a loopback address, without anybody's doing.
+        const site = request.headers['sec-fetch-site']
+        if (site !== undefined && site !== 'same-origin' && site !== 'none')
+          throw new Forbidden('a page of another site may not ask: set tokens and use them')
         request.credential = request.ip
         return
       }

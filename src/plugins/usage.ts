@@ -145,7 +145,9 @@ export default fp<{ config: Config }>(
         })
       await flusher.run(config.FLUSH_INTERVAL_MS, closing.signal)
     })
-    background.catch(() => {}) // told by database.prepared
+    background.catch((err) => {
+      if (database.isPrepared) app.log.fatal({ err }, 'flushes have ended') // else told by database.prepared
+    })
 
     app.addHook('onClose', async () => {
       // Not when the shutdown begins: requests under way may wait for a commit.

@@ -3,6 +3,7 @@
 import { createHmac, generateKeyPairSync, type KeyObject, randomUUID, sign } from 'node:crypto'
 import t, { type Test } from 'tap'
 import { testDatabase } from '../helpers/database.js'
+import { exchange } from '../helpers/raw.js'
 import { batch, json, type Replica, startReplica } from '../helpers/replica.js'
 
 const AGENT = 'agent-token-agent-token-1'
@@ -36,6 +37,24 @@ t.test('without tokens the service is open', async (t) => {
   const replica = await start(t, {})
   t.equal((await replica.send()).status, 202)
   for (const ask of adminRoutes) t.equal((await ask(replica, {})).status, 200)
+})
+
+t.test('without tokens it is not open to pages of other sites', async (t) => {
+  const { url } = await testDatabase(t)
+  const replica = await startReplica(t, url)
+  for (const [site, status] of [
+    ['cross-site', 403],
+    ['same-site', 403],
+    ['same-origin', 200],
+    ['none', 200],
+  ] as const) {
+    // fetch() does not let a program set this header.
+    const answer = await exchange(
+      replica.url,
+      `POST /telemetry/snapshot HTTP/1.1\r\nhost: x\r\nconnection: close\r\nsec-fetch-site: ${site}\r\ncontent-length: 0\r\n\r\n`,
+    )
+    t.match(answer, new RegExp(`^HTTP/1.1 ${status} `), site)
+  }
 })
 
 t.test('any token of a role lets that role pass, and no other', async (t) => {
