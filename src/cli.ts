@@ -144,7 +144,7 @@ async function withDatabase<T>(work: (database: Database) => Promise<T>): Promis
 
 function describeApplied(names: string[]): string {
   if (names.length === 0) return 'nothing to apply: the database is up to date\n'
-  return names.map((name) => `applied  ${name}\n`).join('')
+  return describeStatus({ applied: names, pending: [] })
 }
 
 function describeStatus({ applied, pending }: MigrationStatus): string {
