@@ -80,7 +80,9 @@ export class Flusher {
       resolve: () => {
         clearTimeout(timer)
         this.#commits.delete(seq)
-        resolve()
+        // Behind the statement of the next flush, which the driver sends by setImmediate() once all promises that
+        // are settled now have had their turn: so the database works while the many who waited are answered.
+        process.nextTick(() => setImmediate(resolve))
       },
     })
     this.#wake?.()

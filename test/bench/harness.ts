@@ -2,7 +2,7 @@
 
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { availableParallelism, cpus } from 'node:os'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
@@ -98,8 +98,8 @@ export interface Load {
   seconds: number
 }
 
-/** How many different bodies each connection sends in turn, by logs. */
-const BODIES: Record<number, number> = { 10: 500, 100: 100, 1000: 20 }
+/** How many different bodies there are, by logs. */
+const BODIES: Record<number, number> = { 10: 1_000, 100: 100, 1000: 20 }
 
 /** Batches of so many logs, in JSON or protobuf, for one second unless told otherwise. */
 export function loadOf(logs: number, format: 'json' | 'protobuf', options: Partial<Load> = {}): Load {
@@ -128,11 +128,13 @@ export interface Measured {
   cpuMicros: number
 }
 
-/** Sends for so long, each request another body; rejects if an answer is not 202. */
+/** Sends for so long, every connection its own share of the bodies in turn; rejects if an answer is not 202. */
 export async function load(
   server: Server,
   { bodies, headers, connections, seconds }: Load,
 ): Promise<Measured> {
+  const share = Math.ceil(bodies.length / connections)
+  let given = 0
   const cpu = cpuSeconds(server.pid)
   const result = await autocannon({
     url: `${server.url}/boundary/logs`,
@@ -140,7 +142,13 @@ export async function load(
     headers,
     connections,
     duration: seconds,
-    requests: bodies.map((body) => ({ body })),
+    // Given all of them, each connection would build and keep its own copy, and the load be slower than the server.
+    setupClient(client) {
+      const first = share * given++
+      client.setRequests(
+        Array.from({ length: share }, (_, n) => ({ body: bodies[(first + n) % bodies.length] ?? '' })),
+      )
+    },
   })
   if (result.non2xx > 0 || result.errors > 0)
     throw new Error(`${result.non2xx} answers that are not 2xx, ${result.errors} errors`)
@@ -152,37 +160,33 @@ export async function load(
   }
 }
 
-/** User and system time of a process; NaN where there is no /proc. */
+/** The CPU time that a process's threads have had, in seconds; NaN where Linux's schedstat is not there. */
 function cpuSeconds(pid: number): number {
   try {
-    const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]?.split(' ') ?? []
-    return (Number(fields[11]) + Number(fields[12])) / 100
+    const threads = readdirSync(`/proc/${pid}/task`)
+    return threads.reduce((sum, thread) => {
+      const [nanoseconds] = readFileSync(`/proc/${pid}/task/${thread}/schedstat`, 'utf8').split(' ')
+      return sum + Number(nanoseconds) / 1e9
+    }, 0)
   } catch {
     return Number.NaN
   }
 }
 
-/** Until the compiler has settled: the more code, the longer that takes. */
-const WARM_ROUNDS = 5
-
-/** What is measured side by side: each round does all of them, one after the other. */
+/** What is measured side by side: each turn does all of them, one after the other. */
 export async function interleave<T>(
-  title: string,
-  rounds: number,
+  turns: number,
   what: Record<string, () => Promise<T>>,
 ): Promise<Record<string, T[]>> {
-  const measured: Record<string, T[]> = {}
-  for (let round = 1; round <= WARM_ROUNDS; round++)
-    for (const measure of Object.values(what)) await measure()
-  for (let round = 1; round <= rounds; round++)
-    for (const [name, measure] of Object.entries(what)) {
-      process.stderr.write(`\r\x1b[K${title}: round ${round} of ${rounds}, ${name}`)
-      const series = measured[name] ?? []
-      series.push(await measure())
-      measured[name] = series
-    }
-  process.stderr.write('\r\x1b[K')
+  const measured = Object.fromEntries(Object.keys(what).map((name) => [name, [] as T[]]))
+  for (let turn = 1; turn <= turns; turn++)
+    for (const [name, measure] of Object.entries(what)) measured[name]?.push(await measure())
   return measured
+}
+
+/** Shows how far it has come, on a line that the next one overwrites. */
+export function tell(progress: string): void {
+  process.stderr.write(`\r\x1b[K${progress}`)
 }
 
 export function median(values: readonly number[]): number {
@@ -211,7 +215,8 @@ export function ratio(numerators: readonly number[], denominators: readonly numb
     .map((value, round) => value / (denominators[round] ?? Number.NaN))
     .sort((a, b) => a - b)
   const outside = ranksOutside(ratios.length)
-  const [low, high] = [ratios[outside] ?? Number.NaN, ratios[ratios.length - 1 - outside] ?? Number.NaN]
+  const low = ratios[outside - 1] ?? 0
+  const high = ratios[ratios.length - outside] ?? Number.POSITIVE_INFINITY
   const middle = median(ratios)
   const range = `${low.toFixed(2)} to ${high.toFixed(2)}`
   const isClear = high - low <= Math.abs(1 - middle)
@@ -223,7 +228,7 @@ export function ratio(numerators: readonly number[], denominators: readonly numb
   }
 }
 
-/** How many of n sorted values to leave out on each side. */
+/** How many from each end the interval's bounds are, from 1; 0 if there are too few for any. */
 function ranksOutside(n: number): number {
   let term = 0.5 ** n
   let below = term
@@ -233,7 +238,7 @@ function ranksOutside(n: number): number {
     term *= (n - rank + 1) / rank
     below += term
   }
-  return Math.max(0, rank - 1)
+  return rank
 }
 
 /** A line of columns: the first to the left, the others to the right. */

@@ -1,4 +1,4 @@
-// npm run bench: what ingest costs, as ratios to floors measured in the same run, interleaved.
+// npm run bench: what ingest costs, as ratios to floors measured in the same run, interleaved. Takes names of parts.
 
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
@@ -13,86 +13,153 @@ import {
   type Measured,
   median,
   pinLoad,
+  type Ratio,
   ratio,
   row,
   type Server,
   startFloor,
   startService,
+  tell,
 } from './harness.js'
 
-const { values } = parseArgs({
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
   options: {
-    rounds: { type: 'string', default: '15' },
-    seconds: { type: 'string', default: '1' },
+    rounds: { type: 'string', default: '11' },
     out: { type: 'string', default: '.bench/ingest.json' },
   },
 })
 const rounds = Number(values.rounds)
-const seconds = Number(values.seconds)
+const WARM_SECONDS = 3
+/** In each round; what a round says is the median of them. */
+const TURNS = 2
 
 const machine = `${describeMachine()}; ${describePinning()}`
-const results: Record<string, unknown> = { machine, rounds, seconds }
-const servers: Server[] = []
+const results: Record<string, unknown> = { machine, rounds }
 pinLoad()
 console.log(machine)
 const postgres = await startPostgres({ fsync: 'on', full_page_writes: 'on' })
 try {
-  const service = await started(startService({ DATABASE_URL: postgres.url }))
-  const bare = await started(startFloor('bare'))
-  const parse = await started(startFloor('parse'))
-  const fastify = await started(startFloor('fastify'))
-  for (const logs of [10, 100, 1_000]) {
-    const plan = loadOf(logs, 'json', { seconds })
-    const batches = { bare: plan, parse: plan, fastify: plan, service: plan }
-    await compare(`JSON, ${logs} logs a batch`, logs, batches, { bare, parse, fastify, service })
-  }
-  await compare(
-    'Protobuf against JSON, 1,000 logs a batch',
-    1_000,
-    { JSON: loadOf(1_000, 'json', { seconds }), protobuf: loadOf(1_000, 'protobuf', { seconds }) },
-    { JSON: service, protobuf: service },
-  )
-  const durable = await started(startService({ DATABASE_URL: postgres.url, ACK: 'durable' }))
-  // Longer: a second would be spent on opening the connections.
-  const many = loadOf(10, 'json', { connections: 256, seconds: Math.max(4, seconds) })
-  await compare(
-    'ACK=durable against memory, 10 logs a batch, 256 connections',
-    10,
-    { memory: many, durable: many },
-    { memory: service, durable },
-  )
-  await eventLoop()
+  const parts = { json, durable, loop }
+  for (const [name, part] of Object.entries(parts))
+    if (positionals.length === 0 || positionals.includes(name)) await part()
 } finally {
-  for (const server of servers) await server.stop()
   await postgres.remove()
 }
 mkdirSync('.bench', { recursive: true })
 writeFileSync(values.out, JSON.stringify(results, null, 2))
 console.log(`\nwritten to ${values.out}`)
 
-async function started(starting: Promise<Server>): Promise<Server> {
-  const server = await starting
-  servers.push(server)
-  return server
+/** What is measured side by side. */
+interface Contest {
+  title: string
+  logs: number
+  /** What is sent to which server; the last is compared with the others. */
+  runs: Record<string, { to: string; plan: Load }>
+  goal: { to: string; atLeast: number }
 }
 
-/** Measures them round by round, and prints the last one's ratio to each of the others. */
-async function compare(
-  title: string,
-  logs: number,
-  loads: Record<string, Load>,
-  targets: Record<string, Server>,
-): Promise<void> {
-  const what: Record<string, () => Promise<Measured>> = {}
-  for (const [name, server] of Object.entries(targets)) {
-    const plan = loads[name]
-    if (plan) what[name] = () => load(server, plan)
+async function json(): Promise<void> {
+  const contests = [10, 100, 1_000].map((logs): Contest => {
+    const plan = loadOf(logs, 'json')
+    return {
+      title: `JSON, ${logs} logs a batch`,
+      logs,
+      runs: Object.fromEntries(
+        ['bare', 'parse', 'fastify', 'service'].map((name) => [name, { to: name, plan }]),
+      ),
+      goal: { to: 'fastify', atLeast: logs < 1_000 ? 0.9 : 0.92 },
+    }
+  })
+  contests.push({
+    title: 'Protobuf against JSON, 1,000 logs a batch',
+    logs: 1_000,
+    runs: {
+      JSON: { to: 'service', plan: loadOf(1_000, 'json') },
+      protobuf: { to: 'service', plan: loadOf(1_000, 'protobuf') },
+    },
+    goal: { to: 'JSON', atLeast: 4 },
+  })
+  await compare(contests, {
+    bare: () => startFloor('bare'),
+    parse: () => startFloor('parse'),
+    fastify: () => startFloor('fastify'),
+    service: () => startService({ DATABASE_URL: postgres.url }),
+  })
+}
+
+async function durable(): Promise<void> {
+  // Longer: a second would be spent on opening the connections.
+  const plan = loadOf(10, 'json', { connections: 256, seconds: 4 })
+  const contest: Contest = {
+    title: 'ACK=durable against memory, 10 logs a batch, 256 connections',
+    logs: 10,
+    runs: { memory: { to: 'memory', plan }, durable: { to: 'durable', plan } },
+    goal: { to: 'memory', atLeast: 0.8 },
   }
-  const measured = await interleave(title, rounds, what)
-  const rates = (name: string) => (measured[name] ?? []).map(({ requestsPerSecond }) => requestsPerSecond)
+  await compare([contest], {
+    memory: () => startService({ DATABASE_URL: postgres.url }),
+    durable: () => startService({ DATABASE_URL: postgres.url, ACK: 'durable' }),
+  })
+}
+
+/** Each round with servers of its own: two processes of one program differ by more than their turns do. */
+async function compare(contests: Contest[], starts: Record<string, () => Promise<Server>>): Promise<void> {
+  const measured = contests.map(({ runs }) =>
+    Object.fromEntries(Object.keys(runs).map((name) => [name, [] as Measured[]])),
+  )
+  for (let round = 1; round <= rounds; round++) {
+    const servers: Record<string, Server> = {}
+    try {
+      for (const [name, start] of Object.entries(starts)) servers[name] = await start()
+      for (const [n, { title, runs }] of contests.entries()) {
+        tell(`${title}: round ${round} of ${rounds}`)
+        for (const [name, series] of Object.entries(await takeTurns(servers, runs)))
+          measured[n]?.[name]?.push({
+            requestsPerSecond: median(series.map((one) => one.requestsPerSecond)),
+            p99Ms: median(series.map((one) => one.p99Ms)),
+            cpuMicros: median(series.map((one) => one.cpuMicros)),
+          })
+      }
+    } finally {
+      for (const server of Object.values(servers)) await server.stop()
+    }
+  }
+  tell('')
+  for (const [n, contest] of contests.entries()) report(contest, measured[n] ?? {})
+}
+
+async function takeTurns(
+  servers: Record<string, Server>,
+  runs: Contest['runs'],
+): Promise<Record<string, Measured[]>> {
+  const what = (seconds?: number) =>
+    Object.fromEntries(
+      Object.entries(runs).map(([name, { to, plan }]) => {
+        const server = servers[to]
+        if (!server) throw new Error(`no server ${to}`)
+        return [name, () => load(server, { ...plan, seconds: seconds ?? plan.seconds })]
+      }),
+    )
+  await interleave(1, what(WARM_SECONDS))
+  return interleave(TURNS, what())
+}
+
+/** Prints the last one's ratio to each of the others, and whether the goal is met. */
+function report({ title, logs, goal }: Contest, measured: Record<string, Measured[]>): void {
+  const names = Object.keys(measured)
+  const last = names.at(-1) ?? ''
+  const of = (name: string, field: keyof Measured) => (measured[name] ?? []).map((one) => one[field])
   // Where the load's core is the slower one, requests a second say little of the server: its CPU time still does.
-  const cpu = (name: string) => (measured[name] ?? []).map(({ cpuMicros }) => cpuMicros)
-  const last = Object.keys(measured).at(-1) ?? ''
+  const ratios = Object.fromEntries(
+    names.map((name) => [
+      name,
+      {
+        requests: ratio(of(last, 'requestsPerSecond'), of(name, 'requestsPerSecond')),
+        cpuTime: ratio(of(name, 'cpuMicros'), of(last, 'cpuMicros')),
+      },
+    ]),
+  )
   console.log(`\n${title}; ${last} to each, by requests a second and by CPU time (95 % interval)`)
   row(
     '',
@@ -103,52 +170,67 @@ async function compare(
     'by requests'.padStart(21),
     'by CPU time'.padStart(21),
   )
-  for (const [name, series] of Object.entries(measured)) {
-    const rate = median(rates(name))
+  for (const name of names) {
+    const rate = median(of(name, 'requestsPerSecond'))
+    const to = name === last ? undefined : ratios[name]
     row(
       name,
       rate.toFixed(0),
       (rate * logs).toFixed(0),
-      median(cpu(name)).toFixed(1),
-      median(series.map(({ p99Ms }) => p99Ms)).toFixed(0),
-      ...(name === last
-        ? []
-        : [ratio(rates(last), rates(name)), ratio(cpu(name), cpu(last))].map(({ text }) =>
-            text.padStart(21),
-          )),
+      median(of(name, 'cpuMicros')).toFixed(1),
+      median(of(name, 'p99Ms')).toFixed(0),
+      ...(to ? [to.requests, to.cpuTime].map(({ text }) => text.padStart(21)) : []),
     )
   }
-  results[title] = measured
+  const { requests, cpuTime } = ratios[goal.to] ?? {}
+  if (!requests || !cpuTime) throw new Error(`no ${goal.to} to compare with`)
+  const verdicts = { requests: verdict(requests, goal.atLeast), cpuTime: verdict(cpuTime, goal.atLeast) }
+  console.log(
+    `goal, at least ${goal.atLeast} of ${goal.to}: ${verdicts.requests} by requests, ${verdicts.cpuTime} by CPU time`,
+  )
+  if (verdicts.requests === 'missed') process.exitCode = 1
+  results[title] = { measured, ratios, goal, verdicts }
+}
+
+/** Of a goal: met or missed if the whole interval is on that side of it. */
+function verdict({ low, high }: Ratio, atLeast: number): 'met' | 'missed' | 'not shown' {
+  if (low >= atLeast) return 'met'
+  return high < atLeast ? 'missed' : 'not shown'
 }
 
 /** The event loop's delay under full load, with and without what the service does beside ingest. */
-async function eventLoop(): Promise<void> {
-  const quiet = await started(startService({ DATABASE_URL: postgres.url }))
-  const busy = await started(
-    startService({
-      DATABASE_URL: postgres.url,
-      FLUSH_INTERVAL_MS: '100',
-      SNAPSHOT_INTERVAL_MS: '1000',
-    }),
-  )
-  const plan = loadOf(100, 'json', { seconds: Math.max(2, seconds) })
+async function loop(): Promise<void> {
+  const settings = { DATABASE_URL: postgres.url }
+  const quiet = await startService(settings)
+  const busy = await startService({ ...settings, FLUSH_INTERVAL_MS: '100', SNAPSHOT_INTERVAL_MS: '1000' })
+  const plan = loadOf(100, 'json', { seconds: 2 })
   const underLoad = async (server: Server, scrapeMs: number) => {
     await delayP99(server) // what it has measured until now
-    const scrapes = setInterval(() => void delayP99(server), scrapeMs)
+    let worst = 0
+    const look = async () => {
+      worst = Math.max(worst, await delayP99(server))
+    }
+    const scrapes = setInterval(look, scrapeMs)
     const { p99Ms } = await load(server, plan)
     clearInterval(scrapes)
-    return { delayMs: await delayP99(server), p99Ms }
+    await look()
+    return { delayMs: worst, p99Ms }
   }
   const title = 'Event loop under full load, 100 logs a batch'
-  const measured = await interleave(title, Math.min(rounds, 7), {
+  tell(title)
+  const what = {
     'ingest alone': () => underLoad(quiet, 3_600_000),
     'flushes, snapshots, scrapes': () => underLoad(busy, 500),
-  })
+  }
+  await interleave(2, what) // until the compiler has settled
+  const measured = await interleave(rounds, what)
+  for (const server of [quiet, busy]) await server.stop()
+  tell('')
   console.log(`\n${title}`)
   row('', 'delay p99 ms', 'latency p99 ms')
   for (const [name, series] of Object.entries(measured))
     row(
-      name.slice(0, 24),
+      name,
       median(series.map(({ delayMs }) => delayMs)).toFixed(1),
       median(series.map(({ p99Ms }) => p99Ms)).toFixed(0),
     )

@@ -7,7 +7,7 @@ import { connectDatabase } from '../../src/database/client.js'
 import { migrate } from '../../src/database/migrate.js'
 import { startPostgres } from '../helpers/postgres.js'
 import { type Carries, flush, inParallel, type Member, newFleet, snapshot } from './fleet.js'
-import { describeMachine, median, quantile, row } from './harness.js'
+import { describeMachine, median, quantile, row, tell } from './harness.js'
 
 const { values } = parseArgs({
   options: {
@@ -153,9 +153,9 @@ async function growth(): Promise<void> {
       if (period === 1) rowsAlone = await megabytes()
       await snapshot(database)
       if (shares.some((share) => Math.round(share * periods) === period)) sizes.push(await megabytes())
-      process.stderr.write(`\r\x1b[K${replicas} replicas: period ${period} of ${periods}`)
+      tell(`${replicas} replicas: period ${period} of ${periods}`)
     }
-    process.stderr.write('\r\x1b[K')
+    tell('')
     const [stat] = await sql`select autovacuum_count as vacuums from pg_stat_user_tables
       where relname = 'boundary_usage_stats'`
     results[`growth with ${replicas}`] = { periods, sizes, rowsAlone, vacuums: stat?.vacuums }
