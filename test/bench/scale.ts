@@ -1,4 +1,4 @@
-// npm run bench:scale: how large a fleet one PostgreSQL carries, and what its tables grow to.
+// npm run bench:scale: how large a fleet one PostgreSQL carries, and what its tables grow to. Takes names of parts.
 
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
@@ -9,18 +9,21 @@ import { startPostgres } from '../helpers/postgres.js'
 import { type Carries, flush, inParallel, type Member, newFleet, snapshot } from './fleet.js'
 import { describeMachine, median, quantile, row, tell } from './harness.js'
 
-const { values } = parseArgs({
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
   options: {
+    /** Fleets of so many alone. */
+    replicas: { type: 'string' },
     seconds: { type: 'string', default: '5' },
     snapshots: { type: 'string', default: '5' },
-    periods: { type: 'string', default: '1000' },
     out: { type: 'string', default: '.bench/scale.json' },
   },
 })
 const CONNECTIONS = 8
-const FLEETS = [1, 100, 1_000, 10_000]
-/** The fleets whose tables are watched, and for what share of the periods: a larger one writes more rows in each. */
-const WATCHED = { 1: 1, 100: 1, 1000: 0.1 }
+const isAsked = (replicas: number) => values.replicas === undefined || Number(values.replicas) === replicas
+const FLEETS = [1, 100, 1_000, 10_000].filter(isAsked)
+/** For how many periods the tables of a fleet are watched: a larger one writes more rows in each. */
+const PERIODS: Record<number, number> = { 1: 1_000, 100: 1_000, 1000: 100, 10000: 20 }
 
 console.log(`${describeMachine()}; ${CONNECTIONS} connections, fsync on`)
 const server = await startPostgres({ fsync: 'on', full_page_writes: 'on', autovacuum_naptime: '1' })
@@ -29,8 +32,9 @@ const sql = postgres(server.url, { max: 1, onnotice: () => {} })
 const results: Record<string, unknown> = { machine: describeMachine() }
 try {
   await migrate(database)
-  await rates()
-  await growth()
+  const parts = { rates, growth }
+  for (const [name, part] of Object.entries(parts))
+    if (positionals.length === 0 || positionals.includes(name)) await part()
 } finally {
   await sql.end()
   await database.close()
@@ -141,9 +145,9 @@ async function growth(): Promise<void> {
   )
   const shares = [0.1, 0.2, 0.4, 0.6, 0.8, 1]
   row('replicas x periods', ...shares.map((share) => `at ${share * 100} %`), 'rows alone', 'vacuums')
-  for (const [replicas, share] of Object.entries(WATCHED)) {
-    const periods = Math.round(Number(values.periods) * share)
-    const fleet = newFleet(Number(replicas))
+  for (const replicas of FLEETS) {
+    const periods = PERIODS[replicas] ?? 0
+    const fleet = newFleet(replicas)
     await sql`select pg_stat_reset()`
     const sizes: number[] = []
     let rowsAlone = 0

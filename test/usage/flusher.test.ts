@@ -1,5 +1,6 @@
 // The flusher: one flush at a time, shared, tried again. Its database is a function that the test answers.
 
+import { setImmediate as turn } from 'node:timers/promises'
 import t from 'tap'
 import type { FlushOutcome } from '../../src/usage/flush.js'
 import { Flusher, retryDelay } from '../../src/usage/flusher.js'
@@ -140,6 +141,37 @@ t.test('a flush asked for in the moment another ends does not run beside the one
   ;(await call(2)).answer()
   await Promise.all([second, third])
   t.equal(calls.length, 2)
+})
+
+t.test('the next flush is sent before those who waited for the last are answered', async (t) => {
+  const tracker = newTracker()
+  const order: string[] = []
+  const answers: (() => void)[] = []
+  const flusher = new Flusher({
+    tracker,
+    apply: ({ flushSeq }) =>
+      new Promise((resolve) => {
+        setImmediate(() => order.push(`sent ${flushSeq}`)) // as postgres.js does
+        answers.push(() => resolve({ result: 'applied', newPeriod: false }))
+      }),
+  })
+  const end = new AbortController()
+  const running = flusher.run(3_600_000, end.signal)
+  const commit = async (name: string) => {
+    tracker.track('w', 'o', 1, 0)
+    await flusher.commit(10_000)
+    order.push(`answered ${name}`)
+  }
+  const first = commit('first')
+  while (order.length < 1) await turn()
+  const second = commit('second')
+  answers[0]?.()
+  await first
+  answers[1]?.()
+  await second
+  t.strictSame(order, ['sent 1', 'sent 2', 'answered first', 'answered second'])
+  end.abort()
+  await running
 })
 
 t.test('tries back off exponentially with jitter, and never by more than the longest delay', async (t) => {
