@@ -12,7 +12,7 @@ import { applyFlush } from '../../src/usage/flush.js'
 import { Sketch, sketchHash } from '../../src/usage/sketch.js'
 import { Tracker } from '../../src/usage/tracker.js'
 import { startPostgres } from '../helpers/postgres.js'
-import { median, ratio } from './harness.js'
+import { median, ratio, runParts } from './harness.js'
 
 const hash = sketchHash(Buffer.alloc(32, 3))
 const server = await startPostgres({ fsync: 'on', full_page_writes: 'on' })
@@ -20,10 +20,7 @@ const database = connectDatabase({ target: { url: server.url }, poolMax: 2 })
 const sql = postgres(server.url, { max: 1, onnotice: () => {} })
 try {
   await migrate(database)
-  const parts = { estimates, flushes, snapshots, history, memory }
-  const asked = process.argv.slice(2)
-  for (const [name, part] of Object.entries(parts))
-    if (asked.length === 0 || asked.includes(name)) await part()
+  await runParts({ estimates, flushes, snapshots, history, memory }, process.argv.slice(2))
 } finally {
   await sql.end()
   await database.close()

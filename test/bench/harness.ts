@@ -128,7 +128,7 @@ export interface Measured {
   cpuMicros: number
 }
 
-/** Sends for so long, every connection its own share of the bodies in turn; rejects if an answer is not 202. */
+/** Sends for so long, every connection its share of the bodies in turn; rejects if an answer is not 202. */
 export async function load(
   server: Server,
   { bodies, headers, connections, seconds }: Load,
@@ -184,13 +184,25 @@ export async function interleave<T>(
   return measured
 }
 
+/** Runs the parts that are asked for, or all; rejects before any of them if there is none of a name. */
+export async function runParts(parts: Record<string, () => unknown>, asked: string[]): Promise<void> {
+  const unknown = asked.find((name) => !(name in parts))
+  if (unknown !== undefined)
+    throw new Error(`no part is called ${unknown}: name ${Object.keys(parts).join(', ')}`)
+  for (const [name, part] of Object.entries(parts))
+    if (asked.length === 0 || asked.includes(name)) await part()
+}
+
 /** Shows how far it has come, on a line that the next one overwrites. */
 export function tell(progress: string): void {
   process.stderr.write(`\r\x1b[K${progress}`)
 }
 
+/** Of an even number of values, the mean of the two in the middle. */
 export function median(values: readonly number[]): number {
-  return quantile(values, 0.5)
+  const sorted = [...values].sort((a, b) => a - b)
+  const at = (rank: number) => sorted[rank] ?? Number.NaN
+  return (at(Math.ceil(sorted.length / 2) - 1) + at(Math.floor(sorted.length / 2))) / 2
 }
 
 export function quantile(values: readonly number[], share: number): number {

@@ -16,6 +16,7 @@ import {
   type Ratio,
   ratio,
   row,
+  runParts,
   type Server,
   startFloor,
   startService,
@@ -40,9 +41,7 @@ pinLoad()
 console.log(machine)
 const postgres = await startPostgres({ fsync: 'on', full_page_writes: 'on' })
 try {
-  const parts = { json, durable, loop }
-  for (const [name, part] of Object.entries(parts))
-    if (positionals.length === 0 || positionals.includes(name)) await part()
+  await runParts({ json, durable, loop }, positionals)
 } finally {
   await postgres.remove()
 }
@@ -108,10 +107,8 @@ async function compare(contests: Contest[], starts: Record<string, () => Promise
   const measured = contests.map(({ runs }) =>
     Object.fromEntries(Object.keys(runs).map((name) => [name, [] as Measured[]])),
   )
-  for (let round = 1; round <= rounds; round++) {
-    const servers: Record<string, Server> = {}
-    try {
-      for (const [name, start] of Object.entries(starts)) servers[name] = await start()
+  for (let round = 1; round <= rounds; round++)
+    await withServers(starts, async (servers) => {
       for (const [n, { title, runs }] of contests.entries()) {
         tell(`${title}: round ${round} of ${rounds}`)
         for (const [name, series] of Object.entries(await takeTurns(servers, runs)))
@@ -121,12 +118,23 @@ async function compare(contests: Contest[], starts: Record<string, () => Promise
             cpuMicros: median(series.map((one) => one.cpuMicros)),
           })
       }
-    } finally {
-      for (const server of Object.values(servers)) await server.stop()
-    }
-  }
+    })
   tell('')
   for (const [n, contest] of contests.entries()) report(contest, measured[n] ?? {})
+}
+
+/** Starts the servers for `work`, and stops them whatever comes of it. */
+async function withServers<N extends string, T>(
+  starts: Record<N, () => Promise<Server>>,
+  work: (servers: Record<N, Server>) => Promise<T>,
+): Promise<T> {
+  const servers = {} as Record<N, Server>
+  try {
+    for (const name of Object.keys(starts) as N[]) servers[name] = await starts[name]()
+    return await work(servers)
+  } finally {
+    for (const server of Object.values<Server>(servers)) await server.stop()
+  }
 }
 
 async function takeTurns(
@@ -152,7 +160,7 @@ function report({ title, logs, goal }: Contest, measured: Record<string, Measure
   const of = (name: string, field: keyof Measured) => (measured[name] ?? []).map((one) => one[field])
   // Where the load's core is the slower one, requests a second say little of the server: its CPU time still does.
   const ratios = Object.fromEntries(
-    names.map((name) => [
+    names.slice(0, -1).map((name) => [
       name,
       {
         requests: ratio(of(last, 'requestsPerSecond'), of(name, 'requestsPerSecond')),
@@ -172,7 +180,7 @@ function report({ title, logs, goal }: Contest, measured: Record<string, Measure
   )
   for (const name of names) {
     const rate = median(of(name, 'requestsPerSecond'))
-    const to = name === last ? undefined : ratios[name]
+    const to = ratios[name]
     row(
       name,
       rate.toFixed(0),
@@ -201,30 +209,29 @@ function verdict({ low, high }: Ratio, atLeast: number): 'met' | 'missed' | 'not
 /** The event loop's delay under full load, with and without what the service does beside ingest. */
 async function loop(): Promise<void> {
   const settings = { DATABASE_URL: postgres.url }
-  const quiet = await startService(settings)
-  const busy = await startService({ ...settings, FLUSH_INTERVAL_MS: '100', SNAPSHOT_INTERVAL_MS: '1000' })
+  const starts = {
+    quiet: () => startService(settings),
+    busy: () => startService({ ...settings, FLUSH_INTERVAL_MS: '100', SNAPSHOT_INTERVAL_MS: '1000' }),
+  }
   const plan = loadOf(100, 'json', { seconds: 2 })
   const underLoad = async (server: Server, scrapeMs: number) => {
     await delayP99(server) // what it has measured until now
-    let worst = 0
-    const look = async () => {
-      worst = Math.max(worst, await delayP99(server))
-    }
-    const scrapes = setInterval(look, scrapeMs)
-    const { p99Ms } = await load(server, plan)
-    clearInterval(scrapes)
-    await look()
-    return { delayMs: worst, p99Ms }
+    const scrapes: Promise<number>[] = []
+    const scraping = setInterval(() => scrapes.push(delayP99(server)), scrapeMs)
+    const { p99Ms } = await load(server, plan).finally(() => clearInterval(scraping))
+    scrapes.push(delayP99(server))
+    return { delayMs: Math.max(...(await Promise.all(scrapes))), p99Ms }
   }
   const title = 'Event loop under full load, 100 logs a batch'
   tell(title)
-  const what = {
-    'ingest alone': () => underLoad(quiet, 3_600_000),
-    'flushes, snapshots, scrapes': () => underLoad(busy, 500),
-  }
-  await interleave(2, what) // until the compiler has settled
-  const measured = await interleave(rounds, what)
-  for (const server of [quiet, busy]) await server.stop()
+  const measured = await withServers(starts, async ({ quiet, busy }) => {
+    const what = {
+      'ingest alone': () => underLoad(quiet, 3_600_000),
+      'flushes, snapshots, scrapes': () => underLoad(busy, 500),
+    }
+    await interleave(2, what) // until the compiler has settled
+    return interleave(rounds, what)
+  })
   tell('')
   console.log(`\n${title}`)
   row('', 'delay p99 ms', 'latency p99 ms')

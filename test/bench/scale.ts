@@ -7,7 +7,7 @@ import { connectDatabase } from '../../src/database/client.js'
 import { migrate } from '../../src/database/migrate.js'
 import { startPostgres } from '../helpers/postgres.js'
 import { type Carries, flush, inParallel, type Member, newFleet, snapshot } from './fleet.js'
-import { describeMachine, median, quantile, row, tell } from './harness.js'
+import { describeMachine, median, quantile, row, runParts, tell } from './harness.js'
 
 const { values, positionals } = parseArgs({
   allowPositionals: true,
@@ -20,10 +20,13 @@ const { values, positionals } = parseArgs({
   },
 })
 const CONNECTIONS = 8
-const isAsked = (replicas: number) => values.replicas === undefined || Number(values.replicas) === replicas
-const FLEETS = [1, 100, 1_000, 10_000].filter(isAsked)
-/** For how many periods the tables of a fleet are watched: a larger one writes more rows in each. */
-const PERIODS: Record<number, number> = { 1: 1_000, 100: 1_000, 1000: 100, 10000: 20 }
+/** And for how many periods their tables are watched: a larger one writes more rows in each. */
+const FLEETS = [
+  { replicas: 1, periods: 1_000 },
+  { replicas: 100, periods: 1_000 },
+  { replicas: 1_000, periods: 100 },
+  { replicas: 10_000, periods: 20 },
+].filter(({ replicas }) => values.replicas === undefined || Number(values.replicas) === replicas)
 
 console.log(`${describeMachine()}; ${CONNECTIONS} connections, fsync on`)
 const server = await startPostgres({ fsync: 'on', full_page_writes: 'on', autovacuum_naptime: '1' })
@@ -32,9 +35,7 @@ const sql = postgres(server.url, { max: 1, onnotice: () => {} })
 const results: Record<string, unknown> = { machine: describeMachine() }
 try {
   await migrate(database)
-  const parts = { rates, growth }
-  for (const [name, part] of Object.entries(parts))
-    if (positionals.length === 0 || positionals.includes(name)) await part()
+  await runParts({ rates, growth }, positionals)
 } finally {
   await sql.end()
   await database.close()
@@ -50,7 +51,7 @@ async function rates(): Promise<void> {
     '\nFlushes a second, and a snapshot amid flushes, by replicas (1,000 workspaces and users in each)',
   )
   row('replicas', 'opening', 'one new id', 'counts', 'HOT', 'snapshot ms', 'flush ms', 'blocked ms')
-  for (const replicas of FLEETS) {
+  for (const { replicas } of FLEETS) {
     const fleet = newFleet(replicas)
     const opening = await open(fleet)
     const newId = await rate(fleet, 'new id')
@@ -145,8 +146,7 @@ async function growth(): Promise<void> {
   )
   const shares = [0.1, 0.2, 0.4, 0.6, 0.8, 1]
   row('replicas x periods', ...shares.map((share) => `at ${share * 100} %`), 'rows alone', 'vacuums')
-  for (const replicas of FLEETS) {
-    const periods = PERIODS[replicas] ?? 0
+  for (const { replicas, periods } of FLEETS) {
     const fleet = newFleet(replicas)
     await sql`select pg_stat_reset()`
     const sizes: number[] = []
