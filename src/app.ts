@@ -34,9 +34,6 @@ export async function buildApp(config: Config): Promise<FastifyInstance> {
     ajv: { onCreate: addFormats },
     trustProxy: config.TRUST_PROXY,
     bodyLimit: config.BODY_LIMIT_BYTES,
-    // Bodies are read by name, never copied or merged: keys that could poison a prototype are fields to ignore.
-    onProtoPoisoning: 'ignore',
-    onConstructorPoisoning: 'ignore',
     requestTimeout: config.REQUEST_TIMEOUT_MS,
     keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,
     forceCloseConnections: 'idle',

@@ -1,7 +1,6 @@
 // Refuses requests while this replica has more to do than it can: before memory or delay runs away.
 
 import { getHeapStatistics } from 'node:v8'
-import type { FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Config } from '../config.js'
 import { Overloaded } from '../errors.js'
@@ -13,6 +12,10 @@ const SAMPLE_MS = 100
 const MAX_LARGEST_BODIES = 64
 
 declare module 'fastify' {
+  interface FastifyInstance {
+    /** Gives back what a request's body was given to hold: for its parser to call, once it has been read. */
+    releaseBody(request: FastifyRequest): void
+  }
   interface FastifyRequest {
     /** What its body may hold while it is being read, in bytes. */
     reserved: number
@@ -36,35 +39,30 @@ export default fp<{ config: Config }>(
       sampledAt = performance.now()
     }, SAMPLE_MS).unref()
     app.addHook('onClose', async () => clearInterval(sampling))
-    app.addHook('onRequest', (_request, _reply, done) => (isOverloaded ? done(new Overloaded()) : done()))
 
     // Bodies lie outside of the heap, and clients may take long to send them.
     const budget = MAX_LARGEST_BODIES * config.BODY_LIMIT_BYTES
     let reserved = 0
-    app.addHook('preParsing', (request, _reply, payload, done) => {
+    app.addHook('onRequest', (request, _reply, done) => {
+      if (isOverloaded) return done(new Overloaded())
       const { 'content-length': length, 'content-encoding': encoding } = request.headers
       const isKnown = length !== undefined && (encoding === undefined || encoding === 'identity')
       const bytes = isKnown ? Math.min(Number(length), config.BODY_LIMIT_BYTES) : config.BODY_LIMIT_BYTES
       if (reserved + bytes > budget) return done(new Overloaded())
       request.reserved = bytes
       reserved += bytes
-      done(null, payload)
+      done()
     })
     app.decorateRequest('reserved', 0)
-    // A body is read to its end, or its reading fails: also when the connection ends.
-    app.addHook('preValidation', (request, _reply, done) => {
-      release(request)
-      done()
-    })
-    app.addHook('onError', (request, _reply, _error, done) => {
-      release(request)
-      done()
-    })
-
-    function release(request: FastifyRequest): void {
+    app.decorate('releaseBody', (request) => {
       reserved -= request.reserved
       request.reserved = 0
-    }
+    })
+    // Bodies that are not read to their end: refused, or their connection ended.
+    app.addHook('onError', (request, _reply, _error, done) => {
+      app.releaseBody(request)
+      done()
+    })
   },
   { name: 'overload' },
 )

@@ -3,7 +3,7 @@
 import type { Static } from '@sinclair/typebox'
 import { Ajv } from 'ajv'
 import type { FastifyRequest } from 'fastify'
-import { Forbidden, InvalidBody, InvalidProtobuf } from '../errors.js'
+import { Forbidden, InvalidBody, InvalidJson, InvalidProtobuf } from '../errors.js'
 import { addFormats, UUID } from '../formats.js'
 import type { Identity } from '../plugins/auth.js'
 import { countWire, type WireBatch, WireError } from '../usage/wire.js'
@@ -13,7 +13,23 @@ type JsonBatch = Static<typeof BatchSchema>
 type Counts = Static<typeof AcceptedSchema>
 
 /** Without the coercion of Fastify's own validator: "true" is no boolean here. */
-export const validateBatch = addFormats(new Ajv()).compile<JsonBatch>(BatchSchema)
+const validate = addFormats(new Ajv()).compile<JsonBatch>(BatchSchema)
+
+/**
+ * Reads a JSON body; throws a refusal that says what is wrong with it. Batches are read by name, never copied or
+ * merged: keys that could poison a prototype are fields to ignore.
+ */
+export function parseJson(text: string): JsonBatch {
+  let body: unknown
+  try {
+    body = JSON.parse(text)
+  } catch (error) {
+    throw new InvalidJson((error as SyntaxError).message)
+  }
+  if (validate(body)) return body
+  const [{ instancePath, message } = { instancePath: '', message: 'must be valid' }] = validate.errors ?? []
+  throw new InvalidBody(`body${instancePath} ${message}`)
+}
 
 /** Reads a protobuf body; throws a refusal that says what is wrong with it. */
 export function parseProtobuf(body: Buffer): WireBatch {
@@ -30,7 +46,7 @@ export function parseProtobuf(body: Buffer): WireBatch {
   return batch
 }
 
-/** A body that validateBatch() has passed or parseProtobuf() has made; undefined if there was none. */
+/** What parseJson() or parseProtobuf() has made of a body; undefined if there was none. */
 export type BatchBody = JsonBatch | WireBatch | undefined
 
 /**

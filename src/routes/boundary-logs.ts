@@ -2,12 +2,12 @@
 
 import { createGunzip } from 'node:zlib'
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
-import type { preParsingHookHandler } from 'fastify'
+import type { FastifyInstance, FastifyRequest, preParsingHookHandler } from 'fastify'
 import type { Config } from '../config.js'
 import { InvalidGzip, UnsupportedEncoding } from '../errors.js'
 import overload from '../plugins/overload.js'
 import { limitRate } from '../plugins/rate-limit.js'
-import { type BatchBody, parseProtobuf, readBatch, validateBatch } from './batch.js'
+import { type BatchBody, parseJson, parseProtobuf, readBatch } from './batch.js'
 import {
   AcceptedSchema,
   BatchSchema,
@@ -23,25 +23,17 @@ const PROTOBUF_TYPE = 'application/x-protobuf'
 export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config }> = async (app, { config }) => {
   const { metrics, usage } = app
 
-  // Fastify's own text/plain parser would let a wrong type through to the schema.
-  app.removeContentTypeParser('text/plain')
-  app.addContentTypeParser<Buffer>(PROTOBUF_TYPE, { parseAs: 'buffer' }, (_request, body, done) => {
-    try {
-      done(null, parseProtobuf(body))
-    } catch (error) {
-      done(error as Error)
-    }
-  })
-
   await app.register(overload, { config })
+
+  app.removeAllContentTypeParsers()
+  app.addContentTypeParser(JSON_TYPE, { parseAs: 'string' }, parser(app, parseJson))
+  app.addContentTypeParser(PROTOBUF_TYPE, { parseAs: 'buffer' }, parser(app, parseProtobuf))
 
   app.route({
     method: 'POST',
     url: '/boundary/logs',
     onRequest: [app.guard.agent, limitRate(config.RATE_LIMIT_PER_MINUTE)],
     preParsing: gunzip,
-    // What protobuf's parser has read it has checked; headers are checked where they are needed.
-    validatorCompiler: ({ contentType }) => (contentType === JSON_TYPE ? validateBatch : () => true),
     schema: {
       operationId: 'sendBoundaryLogs',
       summary: 'Send a batch of boundary logs',
@@ -51,14 +43,18 @@ export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config }> = async
         'The body may be compressed with gzip.',
       tags: ['agent'],
       security: [{ agent: [] }],
-      headers: IdentityHeadersSchema,
-      body: {
-        content: {
-          [JSON_TYPE]: { schema: ref(BatchSchema) },
-          [PROTOBUF_TYPE]: { schema: ref(ProtobufBatchSchema) },
+      response: responses(202, ref(AcceptedSchema), 'Counted.', 400, 401, 403, 408, 413, 415, 429, 503, 504),
+    },
+    config: {
+      documented: {
+        headers: IdentityHeadersSchema,
+        body: {
+          content: {
+            [JSON_TYPE]: { schema: ref(BatchSchema) },
+            [PROTOBUF_TYPE]: { schema: ref(ProtobufBatchSchema) },
+          },
         },
       },
-      response: responses(202, ref(AcceptedSchema), 'Counted.', 400, 401, 403, 408, 413, 415, 429, 503, 504),
     },
     // Not async: a promise only where there is something to wait for.
     handler: (request, reply) => {
@@ -79,6 +75,20 @@ export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config }> = async
       })
     },
   })
+}
+
+/** What has been parsed has been checked. */
+function parser<B>(app: FastifyInstance, parse: (body: B) => BatchBody) {
+  return (request: FastifyRequest, body: B, done: (error: Error | null, batch?: BatchBody) => void) => {
+    app.releaseBody(request)
+    let batch: BatchBody
+    try {
+      batch = parse(body)
+    } catch (error) {
+      return done(error as Error)
+    }
+    done(null, batch)
+  }
 }
 
 /**

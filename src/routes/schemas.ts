@@ -24,7 +24,7 @@ const nullable = <T extends TSchema>(schema: T) =>
 export const ErrorSchema = Type.Object(
   {
     statusCode: Type.Integer({ examples: [400] }),
-    code: Type.String({ description: 'Names the fault for programs.', examples: ['FST_ERR_VALIDATION'] }),
+    code: Type.String({ description: 'Names the fault for programs.', examples: ['INVALID_BODY'] }),
     error: Type.String({ examples: ['Bad Request'] }),
     message: Type.String({
       description: 'Says what to change.',
