@@ -12,14 +12,14 @@ interface Window {
   batches: number
 }
 
-/** A hook for after the guard, which tells the credential; `limit` 0 lets everything pass. `now` in milliseconds. */
-export function limitRate(limit: number, now: () => number = () => performance.now()): onRequestHookHandler {
+/** A hook for after the guard, which tells the credential; `limit` 0 lets everything pass. */
+export function limitRate(limit: number): onRequestHookHandler {
   // In the order in which their windows began, so that the first is the oldest.
   const windows = new Map<string, Window>()
 
   return (request, reply, done) => {
     if (limit === 0) return done()
-    const at = now()
+    const { arrivedAt: at } = request
     let window = windows.get(request.credential)
     if (window === undefined || window.endsAt <= at) {
       window = { endsAt: at + WINDOW_MS, batches: 0 }

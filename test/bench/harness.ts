@@ -5,6 +5,7 @@ import { once } from 'node:events'
 import { readdirSync, readFileSync } from 'node:fs'
 import { availableParallelism, cpus } from 'node:os'
 import { createInterface } from 'node:readline'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import autocannon from 'autocannon'
 import { encode } from '../helpers/protobuf.js'
@@ -170,6 +171,49 @@ function cpuSeconds(pid: number): number {
     }, 0)
   } catch {
     return Number.NaN
+  }
+}
+
+/**
+ * Loads all servers at once, each for its plan's seconds, of which one at a time is let run, for so long at a stretch:
+ * each as if it was alone, and all on the same machine, whose speed may change within a second.
+ */
+export async function loadInTurns(
+  runs: Record<string, { server: Server; plan: Load }>,
+  stretchMs: number,
+): Promise<Record<string, Measured>> {
+  const all = Object.entries(runs)
+  const ranMs = new Map(all.map(([name]) => [name, 0]))
+  const startedAt = performance.now()
+  let isOver = false
+  const turns = async () => {
+    for (const [, { server }] of all) process.kill(server.pid, 'SIGSTOP')
+    while (!isOver)
+      for (const [name, { server }] of all) {
+        const since = performance.now()
+        process.kill(server.pid, 'SIGCONT')
+        await sleep(stretchMs)
+        process.kill(server.pid, 'SIGSTOP')
+        ranMs.set(name, (ranMs.get(name) ?? 0) + performance.now() - since)
+      }
+  }
+  const turning = turns()
+  try {
+    const measured = await Promise.all(
+      all.map(([, { server, plan }]) => load(server, { ...plan, seconds: plan.seconds * all.length })),
+    )
+    const elapsedMs = performance.now() - startedAt
+    return Object.fromEntries(
+      all.map(([name], n) => {
+        const one = measured[n] as Measured
+        const share = (ranMs.get(name) ?? 0) / elapsedMs
+        return [name, { ...one, requestsPerSecond: one.requestsPerSecond / share }]
+      }),
+    )
+  } finally {
+    isOver = true
+    await turning
+    for (const [, { server }] of all) process.kill(server.pid, 'SIGCONT')
   }
 }
 

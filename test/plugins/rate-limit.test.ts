@@ -52,7 +52,7 @@ t.test(
   'a window lasts a minute from its first batch, and credentials without end are forgotten oldest first',
   async (t) => {
     let now = 0
-    const hook = limitRate(1, () => now)
+    const hook = limitRate(1)
     /** Seconds to wait, or 0 if it passed. */
     const send = (credential: string) => {
       let wait = 0
@@ -62,7 +62,8 @@ t.test(
         },
       }
       let refused: Error | undefined
-      hook.call({} as never, { credential } as FastifyRequest, reply as unknown as FastifyReply, (error) => {
+      const request = { credential, arrivedAt: now } as FastifyRequest
+      hook.call({} as never, request, reply as unknown as FastifyReply, (error) => {
         refused = error
       })
       if ((refused !== undefined) !== wait > 0)
