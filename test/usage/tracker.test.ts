@@ -63,6 +63,18 @@ t.test('a new period holds what its first batch held and what came since, and no
   t.strictSame(summary(tracker), { flushSeq: 3, own: [1, 1], period: [2, 2], requests: [1, 0] })
 })
 
+t.test('more ids than wait to be looked up together are all in the batch and the period', async (t) => {
+  const { tracker } = setup()
+  const track = (from: number) => {
+    for (let n = from; n < from + 300; n++) tracker.track(`w${n}`, `o${n % 7}`, 1, 0)
+  }
+  track(0)
+  t.strictSame(summary(tracker), { flushSeq: 1, own: [300, 7], period: [300, 7], requests: [300, 0] })
+  track(200)
+  settle(tracker, true)
+  t.strictSame(summary(tracker), { flushSeq: 2, own: [300, 7], period: [500, 7], requests: [300, 0] })
+})
+
 t.test('an id counts once in a period, and again in the flush after a snapshot', async (t) => {
   const { tracker } = setup()
   tracker.track('w', 'o', 1, 0)
