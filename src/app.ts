@@ -47,6 +47,8 @@ export async function buildApp(config: Config): Promise<FastifyInstance> {
   }).withTypeProvider<TypeBoxTypeProvider>()
   useLog(app, config.LOG_LEVEL, await logStream(process.stdout.isTTY))
   app.server.maxConnections = MAX_CONNECTIONS
+  // A body that no route asks for is not read.
+  app.removeAllContentTypeParsers()
 
   for (const schema of SHARED) app.addSchema(schema)
 

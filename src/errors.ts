@@ -30,7 +30,7 @@ export const RateLimited = createError(
   'over %s batches a minute: send again in %s seconds',
   429,
 )
-export const InvalidJson = createError('INVALID_JSON', 'the body is not valid JSON: %s', 400)
+export const InvalidJson = createError('INVALID_JSON', 'the body cannot be read as JSON: %s', 400)
 export const InvalidProtobuf = createError(
   'INVALID_PROTOBUF',
   'the body is not a batch as openapi/boundary-logs.proto defines it: %s',

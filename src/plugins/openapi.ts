@@ -6,7 +6,7 @@ import { version } from '../version.js'
 
 declare module 'fastify' {
   interface FastifyContextConfig {
-    /** Parts of the schema that the route checks by itself, sooner and at less cost than Fastify's stage for it. */
+    /** Parts of the schema that the route checks by itself, at less cost than Fastify's stage for it. */
     documented?: FastifySchema
   }
 }

@@ -1,6 +1,7 @@
 // Refuses requests while this replica has more to do than it can: before memory or delay runs away.
 
 import { getHeapStatistics } from 'node:v8'
+import type { onRequestHookHandler } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Config } from '../config.js'
 import { Overloaded } from '../errors.js'
@@ -13,7 +14,9 @@ const MAX_LARGEST_BODIES = 64
 
 declare module 'fastify' {
   interface FastifyInstance {
-    /** Gives back what a request's body was given to hold: for its parser to call, once it has been read. */
+    /** In this plugin's scope: the hook that gives a request's body room, or refuses it. */
+    reserveBody: onRequestHookHandler
+    /** In this plugin's scope: gives the room back; for the body's parser to call, once it has been read. */
     releaseBody(request: FastifyRequest): void
   }
   interface FastifyRequest {
@@ -40,11 +43,12 @@ export default fp<{ config: Config }>(
     }, SAMPLE_MS).unref()
     app.addHook('onClose', async () => clearInterval(sampling))
 
+    app.addHook('onRequest', (_request, _reply, done) => (isOverloaded ? done(new Overloaded()) : done()))
+
     // Bodies lie outside of the heap, and clients may take long to send them.
     const budget = MAX_LARGEST_BODIES * config.BODY_LIMIT_BYTES
     let reserved = 0
-    app.addHook('onRequest', (request, _reply, done) => {
-      if (isOverloaded) return done(new Overloaded())
+    app.decorate('reserveBody', (request, _reply, done) => {
       const { 'content-length': length, 'content-encoding': encoding } = request.headers
       const isKnown = length !== undefined && (encoding === undefined || encoding === 'identity')
       const bytes = isKnown ? Math.min(Number(length), config.BODY_LIMIT_BYTES) : config.BODY_LIMIT_BYTES

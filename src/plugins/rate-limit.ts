@@ -12,7 +12,7 @@ interface Window {
   batches: number
 }
 
-/** A hook for after the guard, which tells the credential; `limit` 0 lets everything pass. */
+/** A hook for after the metrics' and the guard, which tell when and by whom; `limit` 0 lets everything pass. */
 export function limitRate(limit: number): onRequestHookHandler {
   // In the order in which their windows began, so that the first is the oldest.
   const windows = new Map<string, Window>()

@@ -15,6 +15,8 @@ type Counts = Static<typeof AcceptedSchema>
 /** Without the coercion of Fastify's own validator: "true" is no boolean here. */
 const validate = addFormats(new Ajv()).compile<JsonBatch>(BatchSchema)
 
+const BYTE_ORDER_MARK = '\uFEFF'
+
 /**
  * Reads a JSON body; throws a refusal that says what is wrong with it. Batches are read by name, never copied or
  * merged: keys that could poison a prototype are fields to ignore.
@@ -22,7 +24,7 @@ const validate = addFormats(new Ajv()).compile<JsonBatch>(BatchSchema)
 export function parseJson(text: string): JsonBatch {
   let body: unknown
   try {
-    body = JSON.parse(text)
+    body = JSON.parse(text.startsWith(BYTE_ORDER_MARK) ? text.slice(1) : text)
   } catch (error) {
     throw new InvalidJson((error as SyntaxError).message)
   }

@@ -25,14 +25,13 @@ export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config }> = async
 
   await app.register(overload, { config })
 
-  app.removeAllContentTypeParsers()
   app.addContentTypeParser(JSON_TYPE, { parseAs: 'string' }, parser(app, parseJson))
   app.addContentTypeParser(PROTOBUF_TYPE, { parseAs: 'buffer' }, parser(app, parseProtobuf))
 
   app.route({
     method: 'POST',
     url: '/boundary/logs',
-    onRequest: [app.guard.agent, limitRate(config.RATE_LIMIT_PER_MINUTE)],
+    onRequest: [app.guard.agent, limitRate(config.RATE_LIMIT_PER_MINUTE), app.reserveBody],
     preParsing: gunzip,
     schema: {
       operationId: 'sendBoundaryLogs',

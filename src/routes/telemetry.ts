@@ -36,7 +36,6 @@ const MAX_BUCKETS = 10_000
 export const telemetry: FastifyPluginAsyncTypebox = async (app) => {
   app.addHook('onRequest', app.guard.admin)
   // No route here has a body, but many clients call an empty one JSON.
-  app.removeAllContentTypeParsers()
   app.addContentTypeParser('*', (_request, payload, done) => {
     payload.resume()
     done(null)

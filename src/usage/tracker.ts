@@ -30,12 +30,12 @@ const MAX_RECENT = 128
  *   track() ──► pending ──nextBatch()──► frozen ──settle()──► (gone)
  *       └─────► period                                └─ new period: period = frozen + pending
  *
- * Ids wait in `recent` and are looked up many at a time: each on its own would find the sets no longer in the
- * processor's caches, which takes twice as long.
+ * On the way to both, ids wait in `recent` to be looked up many at a time: each on its own would find the sets no
+ * longer in the processor's caches.
  *
  * Invariants: every log tracked is in exactly one of pending, frozen or a settled batch. At most one batch is
- * frozen. `period` holds every id of the period in progress, as far as this replica knows which that is: until
- * a flush has told it of a snapshot, the ids of the period before are still in it, and so are not trusted for
+ * frozen. `period` and `recent` hold every id of the period in progress, as far as this replica knows which that is:
+ * until a flush has told it of a snapshot, the ids of the period before are still there, and so are not trusted for
  * a flush that opens a period; that one's own sets are.
  */
 export class Tracker {

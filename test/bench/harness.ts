@@ -33,13 +33,14 @@ export function describePinning(): string {
 export interface Server {
   url: string
   pid: number
+  isAlive(): boolean
   stop(): Promise<void>
 }
 
 export async function startFloor(name: string, nodeOptions: string[] = []): Promise<Server> {
   const child = start([...nodeOptions, '--import', 'tsx', FLOORS, name], {})
   const port = Number((await firstLine(child, /^\d+$/))[0])
-  return { url: `http://127.0.0.1:${port}`, pid: child.pid ?? 0, stop: () => stop(child) }
+  return serverOf(child, `http://127.0.0.1:${port}`)
 }
 
 const AGENT = 'agent-token-of-the-benchmark'
@@ -64,7 +65,7 @@ export async function startService(
     const ready = await fetch(`${url}/-/ready`).catch(() => undefined)
     if (ready?.status === 200) break
   }
-  return { url: String(url), pid: child.pid ?? 0, stop: () => stop(child) }
+  return serverOf(child, String(url))
 }
 
 function start(args: string[], env: Record<string, string>): ChildProcess {
@@ -85,6 +86,15 @@ async function firstLine(child: ChildProcess, pattern: RegExp): Promise<RegExpEx
     }
   }
   throw new Error('the server ended before it listened')
+}
+
+function serverOf(child: ChildProcess, url: string): Server {
+  return {
+    url,
+    pid: child.pid ?? 0,
+    isAlive: () => child.exitCode === null && child.signalCode === null,
+    stop: () => stop(child),
+  }
 }
 
 async function stop(child: ChildProcess): Promise<void> {
@@ -122,21 +132,29 @@ export function loadOf(logs: number, format: 'json' | 'protobuf', options: Parti
   }
 }
 
-export interface Measured {
+export interface Rates {
   requestsPerSecond: number
-  p99Ms: number
   /** The server's CPU time for one request, in microseconds; NaN where there is no /proc. */
   cpuMicros: number
 }
 
-/** Sends for so long, every connection its share of the bodies in turn; rejects if an answer is not 202. */
+export interface Measured extends Rates {
+  p99Ms: number
+}
+
+/**
+ * Sends for so long, every connection its share of the bodies in turn; rejects if an answer is not 202. Requests a second
+ * are by `clock`, in milliseconds.
+ */
 export async function load(
   server: Server,
   { bodies, headers, connections, seconds }: Load,
+  clock: () => number = () => performance.now(),
 ): Promise<Measured> {
   const share = Math.ceil(bodies.length / connections)
   let given = 0
   const cpu = cpuSeconds(server.pid)
+  const startedAt = clock()
   const result = await autocannon({
     url: `${server.url}/boundary/logs`,
     method: 'POST',
@@ -155,7 +173,7 @@ export async function load(
     throw new Error(`${result.non2xx} answers that are not 2xx, ${result.errors} errors`)
   const answered = result['2xx']
   return {
-    requestsPerSecond: answered / result.duration,
+    requestsPerSecond: (answered / (clock() - startedAt)) * 1000,
     p99Ms: result.latency.p99,
     cpuMicros: ((cpuSeconds(server.pid) - cpu) / answered) * 1e6,
   }
@@ -181,39 +199,51 @@ function cpuSeconds(pid: number): number {
 export async function loadInTurns(
   runs: Record<string, { server: Server; plan: Load }>,
   stretchMs: number,
-): Promise<Record<string, Measured>> {
-  const all = Object.entries(runs)
-  const ranMs = new Map(all.map(([name]) => [name, 0]))
-  const startedAt = performance.now()
+): Promise<Record<string, Rates>> {
+  const all = Object.entries(runs).map(([name, run]) => ({ name, ...run, clock: new StopWatch() }))
   let isOver = false
   const turns = async () => {
-    for (const [, { server }] of all) process.kill(server.pid, 'SIGSTOP')
+    for (const { server } of all) process.kill(server.pid, 'SIGSTOP')
     while (!isOver)
-      for (const [name, { server }] of all) {
-        const since = performance.now()
+      for (const { server, clock } of all) {
+        clock.start()
         process.kill(server.pid, 'SIGCONT')
         await sleep(stretchMs)
         process.kill(server.pid, 'SIGSTOP')
-        ranMs.set(name, (ranMs.get(name) ?? 0) + performance.now() - since)
+        clock.stop()
       }
   }
   const turning = turns()
+  const loads = all.map(async ({ name, server, plan, clock }): Promise<[string, Rates]> => {
+    const seconds = plan.seconds * all.length
+    const { requestsPerSecond, cpuMicros } = await load(server, { ...plan, seconds }, () => clock.read())
+    return [name, { requestsPerSecond, cpuMicros }]
+  })
   try {
-    const measured = await Promise.all(
-      all.map(([, { server, plan }]) => load(server, { ...plan, seconds: plan.seconds * all.length })),
-    )
-    const elapsedMs = performance.now() - startedAt
-    return Object.fromEntries(
-      all.map(([name], n) => {
-        const one = measured[n] as Measured
-        const share = (ranMs.get(name) ?? 0) / elapsedMs
-        return [name, { ...one, requestsPerSecond: one.requestsPerSecond / share }]
-      }),
-    )
+    return Object.fromEntries(await Promise.race([Promise.all(loads), turning.then(() => [])]))
   } finally {
     isOver = true
-    await turning
-    for (const [, { server }] of all) process.kill(server.pid, 'SIGCONT')
+    await turning.catch(() => {}) // the race has told
+    for (const { server } of all) if (server.isAlive()) process.kill(server.pid, 'SIGCONT')
+  }
+}
+
+/** Milliseconds that it was running for. */
+class StopWatch {
+  #total = 0
+  #since: number | undefined
+
+  start(): void {
+    this.#since = performance.now()
+  }
+
+  stop(): void {
+    this.#total = this.read()
+    this.#since = undefined
+  }
+
+  read(): number {
+    return this.#total + (this.#since === undefined ? 0 : performance.now() - this.#since)
   }
 }
 

@@ -12,9 +12,9 @@ import {
   load,
   loadInTurns,
   loadOf,
-  type Measured,
   median,
   pinLoad,
+  type Rates,
   type Ratio,
   ratio,
   row,
@@ -114,7 +114,7 @@ async function durable(): Promise<void> {
 /** Each round with servers of its own: two processes of one program differ by more than their turns do. */
 async function compare(contests: Contest[], starts: Record<string, () => Promise<Server>>): Promise<void> {
   const measured = contests.map(({ runs }) =>
-    Object.fromEntries(Object.keys(runs).map((name) => [name, [] as Measured[]])),
+    Object.fromEntries(Object.keys(runs).map((name) => [name, [] as Rates[]])),
   )
   const needed = new Set(contests.flatMap(({ runs }) => Object.values(runs).map(({ to }) => to)))
   const used = Object.fromEntries(Object.entries(starts).filter(([name]) => needed.has(name)))
@@ -148,7 +148,7 @@ async function takeTurns(
   servers: Record<string, Server>,
   runs: Contest['runs'],
   stretchMs: number,
-): Promise<Record<string, Measured>> {
+): Promise<Record<string, Rates>> {
   const what = (seconds?: number) =>
     Object.fromEntries(
       Object.entries(runs).map(([name, { to, plan }]) => {
@@ -162,10 +162,10 @@ async function takeTurns(
 }
 
 /** Prints the last one's ratio to each of the others, and whether the goal is met. */
-function report({ title, logs, goal }: Contest, measured: Record<string, Measured[]>): void {
+function report({ title, logs, goal }: Contest, measured: Record<string, Rates[]>): void {
   const names = Object.keys(measured)
   const last = names.at(-1) ?? ''
-  const of = (name: string, field: keyof Measured) => (measured[name] ?? []).map((one) => one[field])
+  const of = (name: string, field: keyof Rates) => (measured[name] ?? []).map((one) => one[field])
   // Where the load's core is the slower one, requests a second say little of the server: its CPU time still does.
   const ratios = Object.fromEntries(
     names.slice(0, -1).map((name) => [

@@ -16,6 +16,7 @@ import { batch, logs, type Replica, startReplica } from '../helpers/replica.js'
 
 const SEED = Number(process.env.SEED ?? Date.now() % 2 ** 31)
 const MB = 1024 * 1024
+const BODY_LIMIT = 4 * MB
 
 setFlagsFromString('--expose-gc')
 const collectGarbage = runInNewContext('gc') as () => void
@@ -299,6 +300,35 @@ t.test('clients that disconnect in mid-body, at every place, count nothing and l
     /^boundary_usage_batches_total\{result="invalid"\} 0$/m,
     'nobody is said to have sent anything wrong',
   )
+})
+
+t.test('what is refused before its body is read holds no room', async (t) => {
+  const { url } = await testDatabase(t)
+  const token = 'agent-token-agent-token-1'
+  const replica = await startReplica(t, url, {
+    AGENT_TOKENS: token,
+    ADMIN_TOKENS: 'admin-token-admin-token-1',
+  })
+  const authorization = `Bearer ${token}`
+  const refusals: [Record<string, string>, number][] = [
+    [{ authorization: 'Bearer unknown' }, 401],
+    [{ authorization: 'Bearer admin-token-admin-token-1' }, 403],
+    [{ authorization, 'content-type': 'text/plain' }, 415],
+    [{ authorization, 'content-type': '' }, 415],
+    [{ authorization, 'content-encoding': 'br' }, 415],
+    [{ authorization, 'content-length': String(BODY_LIMIT + 1) }, 413],
+  ]
+  // More than may be read at once, if one of them kept its room.
+  for (const [headers, status] of refusals)
+    for (let n = 0; n < 70; n++) {
+      const answer = await exchange(
+        replica.url,
+        `${head(BODY_LIMIT, { connection: 'close', ...headers })}{"wor`,
+      )
+      if (!answer.startsWith(`HTTP/1.1 ${status}`))
+        t.fail(`${JSON.stringify(headers)}: ${answer.slice(0, 200)}`)
+    }
+  t.equal((await replica.send({}, { authorization })).status, 202)
 })
 
 t.test('five thousand connections, idle and half way through a body, do not keep others out', async (t) => {

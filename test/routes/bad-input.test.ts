@@ -1,6 +1,8 @@
 // Everything an agent can get wrong: refused with a message that says what to change, and nothing counted.
 
 import { randomUUID } from 'node:crypto'
+import { once } from 'node:events'
+import { request as httpRequest, type IncomingMessage } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { gzipSync } from 'node:zlib'
 import t, { type Test } from 'tap'
@@ -178,7 +180,7 @@ t.test('bodies that are no batch', async (t) => {
   const nested = `{"deep":${'['.repeat(1_000_000)}${']'.repeat(1_000_000)},${whole.slice(1)}`
   await countsNothing(t, async (replica) => {
     await refused(t, await post(replica, whole.slice(0, -20)), 400, /JSON/)
-    await refused(t, await post(replica, ''), 400, /not valid JSON: Unexpected end/)
+    await refused(t, await post(replica, ''), 400, /cannot be read as JSON: Unexpected end/)
     const nothing = await fetch(`${replica.url}/boundary/logs`, { method: 'POST' })
     await refused(t, nothing, 400, /body must be object/)
     await refused(t, await post(replica, `\uFEFF\u0000${whole}`), 400, /JSON/)
@@ -200,6 +202,36 @@ t.test('bodies that are no batch', async (t) => {
     }
   })
 })
+
+t.test('a byte order mark is no part of the text', async (t) => {
+  const { url } = await testDatabase(t)
+  const replica = await startReplica(t, url)
+  t.equal((await post(replica, `\uFEFF${JSON.stringify(batch())}`)).status, 202)
+})
+
+t.test('a body that no route asks for is not read', async (t) => {
+  const { url } = await testDatabase(t)
+  const replica = await startReplica(t, url)
+  for (const [method, path] of [
+    ['POST', '/boundary'],
+    ['PUT', '/boundary/logs'],
+  ] as const)
+    for (const type of ['application/json', 'text/plain', 'application/x-protobuf'])
+      t.equal(await answerBeforeBody(replica.url, method, path, type), 404, `${method} ${path} ${type}`)
+})
+
+/** The status that is answered while all of the body is still to come. */
+async function answerBeforeBody(url: string, method: string, path: string, type: string): Promise<number> {
+  const request = httpRequest(url + path, {
+    method,
+    headers: { 'content-type': type, 'content-length': 1_000 },
+  })
+  request.flushHeaders()
+  request.on('error', () => {}) // it is never sent
+  const [response] = (await once(request, 'response')) as [IncomingMessage]
+  request.destroy()
+  return response.statusCode ?? 0
+}
 
 t.test('keys that could poison a prototype are ignored like other fields that nobody knows', async (t) => {
   const { url } = await testDatabase(t)
@@ -255,7 +287,7 @@ t.test('gzip that is broken', async (t) => {
     for (const body of [packed.subarray(0, -10), flipped, Buffer.from('not gzip'), JSON.stringify(batch())])
       await refused(t, await post(replica, body, gzip), 400, /the body is not valid gzip/)
     await refused(t, await post(replica, gzipSync('{'), gzip), 400, /JSON/)
-    await refused(t, await post(replica, gzipSync(''), gzip), 400, /not valid JSON: Unexpected end/)
+    await refused(t, await post(replica, gzipSync(''), gzip), 400, /cannot be read as JSON: Unexpected end/)
   })
 })
 
