@@ -36,10 +36,11 @@ export default fp<{ config: Config }>(
     // than it can is late again and again. The histogram of node:perf_hooks tells nothing of loops that turn that
     // seldom: what comes first after a reset it does not count.
     const sampling = setInterval(() => {
-      const isLate = performance.now() - sampledAt - SAMPLE_MS > MAX_EVENT_LOOP_DELAY_MS
+      const now = performance.now()
+      const isLate = now - sampledAt - SAMPLE_MS > MAX_EVENT_LOOP_DELAY_MS
       isOverloaded = (isLate && wasLate) || getHeapStatistics().used_heap_size > maxHeapBytes
       wasLate = isLate
-      sampledAt = performance.now()
+      sampledAt = now
     }, SAMPLE_MS).unref()
     app.addHook('onClose', async () => clearInterval(sampling))
 

@@ -13,7 +13,8 @@ type JsonBatch = Static<typeof BatchSchema>
 type Counts = Static<typeof AcceptedSchema>
 
 /** Without the coercion of Fastify's own validator: "true" is no boolean here. */
-const validate = addFormats(new Ajv()).compile<JsonBatch>(BatchSchema)
+const ajv = addFormats(new Ajv())
+const validate = ajv.compile<JsonBatch>(BatchSchema)
 
 const BYTE_ORDER_MARK = '\uFEFF'
 
@@ -29,8 +30,7 @@ export function parseJson(text: string): JsonBatch {
     throw new InvalidJson((error as SyntaxError).message)
   }
   if (validate(body)) return body
-  const [{ instancePath, message } = { instancePath: '', message: 'must be valid' }] = validate.errors ?? []
-  throw new InvalidBody(`body${instancePath} ${message}`)
+  throw new InvalidBody(ajv.errorsText(validate.errors, { dataVar: 'body' }))
 }
 
 /** Reads a protobuf body; throws a refusal that says what is wrong with it. */
