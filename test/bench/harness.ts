@@ -161,6 +161,8 @@ export async function load(
     headers,
     connections,
     duration: seconds,
+    // What reaches a stopped server with its buffers full is lost, and sent again after ever longer times.
+    timeout: 2 * seconds,
     // Given all of them, each connection would build and keep its own copy, and the load be slower than the server.
     setupClient(client) {
       const first = share * given++

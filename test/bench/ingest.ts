@@ -36,7 +36,7 @@ const { values, positionals } = parseArgs({
 const rounds = Number(values.rounds)
 /** Of JSON. */
 const sizes = values.logs === undefined ? [10, 100, 1_000] : [Number(values.logs)]
-const WARM_SECONDS = 3
+const WARM_SECONDS = 5
 
 const machine = `${describeMachine()}; ${describePinning()}`
 const results: Record<string, unknown> = { machine, rounds }
@@ -58,76 +58,81 @@ interface Contest {
   logs: number
   /** How long a server runs at a stretch: long against what it is still doing when it is stopped. */
   stretchMs: number
-  /** What is sent to which server; the last is compared with the others. */
-  runs: Record<string, { to: string; plan: Load }>
+  /** The last is compared with the others. */
+  runs: Record<string, { start: () => Promise<Server>; plan: Load }>
   goal: { to: string; atLeast: number }
 }
 
 async function json(): Promise<void> {
-  const contests = sizes.map((logs): Contest => {
+  const service = () => startService({ DATABASE_URL: postgres.url })
+  for (const logs of sizes) {
     const plan = loadOf(logs, 'json', { seconds: 2 })
-    return {
+    await compare({
       title: `JSON, ${logs} logs a batch`,
       logs,
       stretchMs: 100,
-      runs: Object.fromEntries(
-        ['bare', 'parse', 'fastify', 'service'].map((name) => [name, { to: name, plan }]),
-      ),
+      runs: {
+        bare: { start: () => startFloor('bare'), plan },
+        parse: { start: () => startFloor('parse'), plan },
+        fastify: { start: () => startFloor('fastify'), plan },
+        service: { start: service, plan },
+      },
       goal: { to: 'fastify', atLeast: logs < 1_000 ? 0.9 : 0.92 },
-    }
-  })
+    })
+  }
   if (sizes.includes(1_000))
-    contests.push({
+    await compare({
       title: 'Protobuf against JSON, 1,000 logs a batch',
       logs: 1_000,
       stretchMs: 100,
       runs: {
-        JSON: { to: 'service', plan: loadOf(1_000, 'json', { seconds: 2 }) },
-        protobuf: { to: 'protobuf', plan: loadOf(1_000, 'protobuf', { seconds: 2 }) },
+        JSON: { start: service, plan: loadOf(1_000, 'json', { seconds: 2 }) },
+        protobuf: { start: service, plan: loadOf(1_000, 'protobuf', { seconds: 2 }) },
       },
       goal: { to: 'JSON', atLeast: 4 },
     })
-  await compare(contests, {
-    bare: () => startFloor('bare'),
-    parse: () => startFloor('parse'),
-    fastify: () => startFloor('fastify'),
-    service: () => startService({ DATABASE_URL: postgres.url }),
-    protobuf: () => startService({ DATABASE_URL: postgres.url }),
-  })
 }
 
 async function durable(): Promise<void> {
   const plan = loadOf(10, 'json', { connections: 256, seconds: 4 })
-  const contest: Contest = {
+  const start = (ACK: string) => () => startService({ DATABASE_URL: postgres.url, ACK })
+  await compare({
     title: 'ACK=durable against memory, 10 logs a batch, 256 connections',
     logs: 10,
     stretchMs: 1_000, // what is being committed meanwhile is time that costs nothing
-    runs: { memory: { to: 'memory', plan }, durable: { to: 'durable', plan } },
+    runs: {
+      memory: { start: start('memory'), plan },
+      durable: { start: start('durable'), plan },
+    },
     goal: { to: 'memory', atLeast: 0.8 },
-  }
-  await compare([contest], {
-    memory: () => startService({ DATABASE_URL: postgres.url }),
-    durable: () => startService({ DATABASE_URL: postgres.url, ACK: 'durable' }),
   })
 }
 
-/** Each round with servers of its own: two processes of one program differ by more than their turns do. */
-async function compare(contests: Contest[], starts: Record<string, () => Promise<Server>>): Promise<void> {
-  const measured = contests.map(({ runs }) =>
-    Object.fromEntries(Object.keys(runs).map((name) => [name, [] as Rates[]])),
-  )
-  const needed = new Set(contests.flatMap(({ runs }) => Object.values(runs).map(({ to }) => to)))
-  const used = Object.fromEntries(Object.entries(starts).filter(([name]) => needed.has(name)))
-  for (let round = 1; round <= rounds; round++)
-    await withServers(used, async (servers) => {
-      for (const [n, { title, runs, stretchMs }] of contests.entries()) {
-        tell(`${title}: round ${round} of ${rounds}`)
-        for (const [name, one] of Object.entries(await takeTurns(servers, runs, stretchMs)))
-          measured[n]?.[name]?.push(one)
-      }
+/**
+ * Each round with servers of its own: two processes of one program differ by more than their turns do. They are loaded
+ * as soon as they run: V8 shrinks the heap of one that is idle, which then collects garbage far more often for a while.
+ */
+async function compare(contest: Contest): Promise<void> {
+  const { title, runs, stretchMs } = contest
+  const measured = Object.fromEntries(Object.keys(runs).map((name) => [name, [] as Rates[]]))
+  const starts = Object.fromEntries(Object.entries(runs).map(([name, { start }]) => [name, start]))
+  for (let round = 1; round <= rounds; round++) {
+    tell(`${title}: round ${round} of ${rounds}`)
+    const rates = await withServers(starts, async (servers) => {
+      const loaded = (seconds?: number) =>
+        Object.fromEntries(
+          Object.entries(servers).map(([name, server]) => {
+            const plan = runs[name]?.plan as Load
+            return [name, { server, plan: { ...plan, seconds: seconds ?? plan.seconds } }]
+          }),
+        )
+      await loadInTurns(loaded(WARM_SECONDS), stretchMs)
+      return loadInTurns(loaded(), stretchMs)
     })
+    for (const [name, one] of Object.entries(rates)) measured[name]?.push(one)
+  }
   tell('')
-  for (const [n, contest] of contests.entries()) report(contest, measured[n] ?? {})
+  report(contest, measured)
 }
 
 /** Starts the servers for `work`, and stops them whatever comes of it. */
@@ -142,23 +147,6 @@ async function withServers<N extends string, T>(
   } finally {
     for (const server of Object.values<Server>(servers)) await server.stop()
   }
-}
-
-async function takeTurns(
-  servers: Record<string, Server>,
-  runs: Contest['runs'],
-  stretchMs: number,
-): Promise<Record<string, Rates>> {
-  const what = (seconds?: number) =>
-    Object.fromEntries(
-      Object.entries(runs).map(([name, { to, plan }]) => {
-        const server = servers[to]
-        if (!server) throw new Error(`no server ${to}`)
-        return [name, { server, plan: { ...plan, seconds: seconds ?? plan.seconds } }]
-      }),
-    )
-  await loadInTurns(what(WARM_SECONDS), stretchMs)
-  return loadInTurns(what(), stretchMs)
 }
 
 /** Prints the last one's ratio to each of the others, and whether the goal is met. */

@@ -24,7 +24,7 @@ const CONNECTIONS = 8
 const FLEETS = [
   { replicas: 1, periods: 1_000 },
   { replicas: 100, periods: 1_000 },
-  { replicas: 1_000, periods: 100 },
+  { replicas: 1_000, periods: 1_000 },
   { replicas: 10_000, periods: 20 },
 ].filter(({ replicas }) => values.replicas === undefined || Number(values.replicas) === replicas)
 
