@@ -76,7 +76,7 @@ class Wire {
         this.#httpRequest(this.#length(end))
         hasResource = true
       } else if (tag === LOG.time) this.#timestamp(this.#length(end))
-      else if (tag === LOG.sequenceNumber) this.#varint(end)
+      else if (tag === LOG.sequenceNumber) this.#skipVarint(end)
       else this.#skip(tag, end)
     }
     if (!hasResource) counts.skipped++
@@ -85,10 +85,11 @@ class Wire {
   }
 
   #httpRequest(end: number): void {
+    const isAscii = this.#isAscii(this.#at, end) // with its tags and lengths: one look in the place of three
     while (this.#at < end) {
       const tag = this.#tag(end)
       if (tag === HTTP_REQUEST.method || tag === HTTP_REQUEST.url || tag === HTTP_REQUEST.matchedRule)
-        this.#string(end)
+        this.#string(end, isAscii)
       else this.#skip(tag, end)
     }
   }
@@ -96,7 +97,7 @@ class Wire {
   #timestamp(end: number): void {
     while (this.#at < end) {
       const tag = this.#tag(end)
-      if (tag === TIMESTAMP.seconds || tag === TIMESTAMP.nanos) this.#varint(end)
+      if (tag === TIMESTAMP.seconds || tag === TIMESTAMP.nanos) this.#skipVarint(end)
       else this.#skip(tag, end)
     }
   }
@@ -123,6 +124,16 @@ class Wire {
     return this.#fail('an end in the middle of a varint')
   }
 
+  #skipVarint(end: number): void {
+    const tenth = this.#at + 9
+    while (this.#at < end) {
+      const byte = this.#bytes[this.#at++] ?? 0
+      if (byte < 0x80) return
+      if (this.#at > tenth) this.#fail('a varint of more than ten bytes')
+    }
+    this.#fail('an end in the middle of a varint')
+  }
+
   /** The length of what follows; returns where that ends. */
   #length(end: number): number {
     const length = this.#varint(end)
@@ -131,10 +142,10 @@ class Wire {
   }
 
   /** Returns where it started. */
-  #string(end: number): number {
+  #string(end: number, isAscii = false): number {
     const stop = this.#length(end)
     const start = this.#at
-    if (!this.#isAscii(start, stop) && !isUtf8(this.#bytes.subarray(start, stop)))
+    if (!isAscii && !this.#isAscii(start, stop) && !isUtf8(this.#bytes.subarray(start, stop)))
       this.#fail('a string that is not UTF-8')
     this.#at = stop
     return start
@@ -142,16 +153,19 @@ class Wire {
 
   /** Most strings are, and to call out of JavaScript for each would take longer than this does. */
   #isAscii(start: number, stop: number): boolean {
+    const view = this.#view
     let bits = 0
     let at = start
-    for (; at + 4 <= stop; at += 4) bits |= this.#view.getInt32(at)
+    for (; at + 16 <= stop; at += 16)
+      bits |= view.getInt32(at) | view.getInt32(at + 4) | view.getInt32(at + 8) | view.getInt32(at + 12)
+    for (; at + 4 <= stop; at += 4) bits |= view.getInt32(at)
     for (; at < stop; at++) bits |= this.#bytes[at] ?? 0
     return (bits & 0x80_80_80_80) === 0
   }
 
   #skip(tag: number, end: number, depth = 0): void {
     const wireType = tag & 7
-    if (wireType === 0) this.#varint(end)
+    if (wireType === 0) this.#skipVarint(end)
     else if (wireType === 1) this.#advance(8, end)
     else if (wireType === 2) this.#at = this.#length(end)
     else if (wireType === 3) this.#skipGroup(tag + 1, end, depth + 1)

@@ -103,3 +103,24 @@ t.test('a refusal says where', async (t) => {
   batch[batch.length - 1] = 0xff
   t.throws(() => countWire(batch), { message: /not UTF-8, before byte \d+ in or after logs\/1$/ })
 })
+
+t.test('one byte that is not UTF-8 is found wherever it is', async (t) => {
+  for (let length = 1; length <= 50; length++) {
+    const batch = encode({ logs: [{ http_request: { method: 'GET', url: 'u'.repeat(length) } }] })
+    for (let at = 1; at <= length; at++) {
+      const bytes = Buffer.from(batch)
+      bytes[bytes.length - at] = 0xff
+      t.throws(() => countWire(bytes), { name: 'WireError' }, `${at} from the end of ${length}`)
+    }
+  }
+})
+
+t.test('a varint has ten bytes at most, also one that is not used', async (t) => {
+  for (const [field, tag] of Object.entries({ allowed: 0x08, sequence_number: 0x20, unknown: 0x78 })) {
+    const batch = (...varint: number[]) => Buffer.from([0x0a, varint.length + 1, tag, ...varint])
+    const more = (count: number) => new Array<number>(count).fill(0x80)
+    t.ok(countWire(batch(...more(9), 1)), field)
+    t.throws(() => countWire(batch(...more(10), 1)), { message: /more than ten bytes/ }, field)
+    t.throws(() => countWire(batch(...more(3))), { message: /end in the middle of a varint/ }, field)
+  }
+})
