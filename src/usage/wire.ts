@@ -19,8 +19,7 @@ export class WireError extends Error {
 
 /** A field's number and wire type, as they stand on the wire. */
 const BATCH = { logs: tag(1, 2), sessionId: tag(2, 2), confinedProcessName: tag(3, 2) }
-const LOG = { allowed: tag(1, 0), time: tag(2, 2), httpRequest: tag(3, 2), sequenceNumber: tag(4, 0) }
-const TIMESTAMP = { seconds: tag(1, 0), nanos: tag(2, 0) }
+const LOG = { allowed: tag(1, 0), time: tag(2, 2), httpRequest: tag(3, 2) }
 const HTTP_REQUEST = { method: tag(1, 2), url: tag(2, 2), matchedRule: tag(3, 2) }
 const MAX_GROUP_DEPTH = 100
 
@@ -76,7 +75,6 @@ class Wire {
         this.#httpRequest(this.#length(end))
         hasResource = true
       } else if (tag === LOG.time) this.#timestamp(this.#length(end))
-      else if (tag === LOG.sequenceNumber) this.#skipVarint(end)
       else this.#skip(tag, end)
     }
     if (!hasResource) counts.skipped++
@@ -85,21 +83,16 @@ class Wire {
   }
 
   #httpRequest(end: number): void {
-    const isAscii = this.#isAscii(this.#at, end) // with its tags and lengths: one look in the place of three
     while (this.#at < end) {
       const tag = this.#tag(end)
       if (tag === HTTP_REQUEST.method || tag === HTTP_REQUEST.url || tag === HTTP_REQUEST.matchedRule)
-        this.#string(end, isAscii)
+        this.#string(end)
       else this.#skip(tag, end)
     }
   }
 
   #timestamp(end: number): void {
-    while (this.#at < end) {
-      const tag = this.#tag(end)
-      if (tag === TIMESTAMP.seconds || tag === TIMESTAMP.nanos) this.#skipVarint(end)
-      else this.#skip(tag, end)
-    }
+    while (this.#at < end) this.#skip(this.#tag(end), end)
   }
 
   #tag(end: number): number {
@@ -142,10 +135,10 @@ class Wire {
   }
 
   /** Returns where it started. */
-  #string(end: number, isAscii = false): number {
+  #string(end: number): number {
     const stop = this.#length(end)
     const start = this.#at
-    if (!isAscii && !this.#isAscii(start, stop) && !isUtf8(this.#bytes.subarray(start, stop)))
+    if (!this.#isAscii(start, stop) && !isUtf8(this.#bytes.subarray(start, stop)))
       this.#fail('a string that is not UTF-8')
     this.#at = stop
     return start
