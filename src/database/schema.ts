@@ -16,7 +16,7 @@ import {
   uuid,
 } from 'drizzle-orm/pg-core'
 
-/** The size of a sketch, in bits: see src/usage/sketch.ts. */
+/** The size of a sketch, in bits: see src/counting/sketch.ts. */
 const SKETCH_BITS = 196_608
 
 /** Null in a row of a version that had no sketches: it counts with its own numbers. */

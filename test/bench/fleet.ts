@@ -1,11 +1,11 @@
 // A fleet of replicas that there is only in the database: flushes as theirs, from one process.
 
 import { randomUUID } from 'node:crypto'
+import { DistinctIds } from '../../src/counting/distinct-ids.js'
+import { applyFlush } from '../../src/counting/flush.js'
+import { sketchHash } from '../../src/counting/sketch.js'
 import type { Database } from '../../src/database/client.js'
-import { takeSnapshot } from '../../src/telemetry/snapshot.js'
-import { DistinctIds } from '../../src/usage/distinct-ids.js'
-import { applyFlush } from '../../src/usage/flush.js'
-import { sketchHash } from '../../src/usage/sketch.js'
+import { takeSnapshot } from '../../src/snapshots/snapshot.js'
 
 const hash = sketchHash(Buffer.alloc(32, 3))
 

@@ -2,7 +2,7 @@
 
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import t from 'tap'
-import { CommitTimeoutError, Flusher } from '../../src/usage/flusher.js'
+import { CommitTimeoutError, Flusher } from '../../src/counting/flusher.js'
 import { testDatabase } from '../helpers/database.js'
 import { startProcess } from '../helpers/process.js'
 import { logs, startReplica } from '../helpers/replica.js'

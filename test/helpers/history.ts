@@ -2,7 +2,7 @@
 
 import { randomUUID } from 'node:crypto'
 import type postgres from 'postgres'
-import { Sketch } from '../../src/usage/sketch.js'
+import { Sketch } from '../../src/counting/sketch.js'
 import { hash } from './tracker.js'
 
 /** Records a snapshot of the half hour that ended then, with these users, 10 requests allowed and 1 denied. */

@@ -2,7 +2,7 @@
 
 import { fileURLToPath } from 'node:url'
 import protobuf from 'protobufjs'
-import type { WireBatch } from '../../src/usage/wire.js'
+import type { WireBatch } from '../../src/ingest/protobuf.js'
 
 const PROTO = fileURLToPath(new URL('../../openapi/boundary-logs.proto', import.meta.url))
 const root = new protobuf.Root()

@@ -1,7 +1,7 @@
 // A tracker that knows its hash, as every tracker does once its database has been reached.
 
-import { sketchHash } from '../../src/usage/sketch.js'
-import { Tracker } from '../../src/usage/tracker.js'
+import { sketchHash } from '../../src/counting/sketch.js'
+import { Tracker } from '../../src/counting/tracker.js'
 
 /** The hash of every test's deployment, but of those that have a settings row of their own. */
 export const hash = sketchHash(Buffer.alloc(32, 7))

@@ -1,0 +1,91 @@
+// Owns the database: the pool, the embedded server if there is no other, and the migrations at start.
+
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { FastifyBaseLogger } from 'fastify'
+import fp from 'fastify-plugin'
+import type { Config } from '../config.js'
+import { connectDatabase, type Database, DatabaseUnavailableError, type Db } from './client.js'
+import { locateDatabase } from './locate.js'
+import { checkMigrated, migrate } from './migrate.js'
+import { readSketchKey } from './settings.js'
+
+const RETRY_MS = 1_000
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    database: {
+      /** Runs `work` as Database.run does; rejects with DatabaseUnavailableError until the schema is in place. */
+      run<T>(work: (db: Db) => Promise<T>, deadlineMs?: number): Promise<T>
+      /** Resolves when the schema is in place; rejects if that cannot come about by waiting. */
+      readonly prepared: Promise<{ sketchKey: Uint8Array }>
+      readonly isPrepared: boolean
+      readonly up: boolean
+    }
+  }
+}
+
+export default fp<{ config: Config }>(
+  async (app, { config }) => {
+    const { target, stop } = await locateDatabase(config, app.log.info.bind(app.log))
+    const database = connectDatabase({
+      target,
+      poolMax: config.DATABASE_POOL_MAX,
+      onUp: (up, cause) => {
+        if (!up) app.log.error({ err: cause }, 'database lost')
+        else app.log.info('database reached')
+      },
+    })
+
+    let isPrepared = false
+    const prepared = prepare(database, config, app.log, app.shutdown.signal).then((shared) => {
+      isPrepared = true
+      return shared
+    })
+    prepared.catch(() => {}) // for whoever awaits it; a replica in which nobody does stays not ready
+
+    app.decorate('database', {
+      async run(work, deadlineMs) {
+        if (!isPrepared) throw new DatabaseUnavailableError('the schema is not in place yet')
+        return database.run(work, deadlineMs)
+      },
+      prepared,
+      get isPrepared() {
+        return isPrepared
+      },
+      get up() {
+        return database.up === true
+      },
+    })
+
+    app.metrics.gauge('boundary_usage_database_up', 'Whether the last use of the database reached it.', () =>
+      database.up ? 1 : 0,
+    )
+
+    app.addHook('onClose', async () => {
+      await database.close()
+      await stop()
+    })
+  },
+  { name: 'database', dependencies: ['metrics', 'shutdown'] },
+)
+
+/** Brings the schema about, or waits for it, and reads what replicas share; a database that is away is waited for. */
+async function prepare(
+  database: Database,
+  config: Config,
+  log: FastifyBaseLogger,
+  signal: AbortSignal,
+): Promise<{ sketchKey: Uint8Array }> {
+  for (;;) {
+    try {
+      if (config.MIGRATE_ON_START) {
+        const migrations = await migrate(database)
+        if (migrations.length > 0) log.info({ migrations }, 'migrations applied')
+      } else await checkMigrated(database)
+      return { sketchKey: await database.run(readSketchKey) }
+    } catch (error) {
+      if (signal.aborted || !(error instanceof DatabaseUnavailableError)) throw error
+      await sleep(RETRY_MS * (0.5 + Math.random() / 2), undefined, { signal, ref: false })
+    }
+  }
+}

@@ -1,0 +1,113 @@
+// POST /boundary/logs: an agent's batch, counted as a whole or not at all.
+
+import { createGunzip } from 'node:zlib'
+import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
+import type { FastifyInstance, FastifyRequest, preParsingHookHandler } from 'fastify'
+import type { Config } from '../config.js'
+import { InvalidGzip, UnsupportedEncoding } from '../http/errors.js'
+import overload from '../http/overload.js'
+import { limitRate } from '../http/rate-limit.js'
+import {
+  AcceptedSchema,
+  BatchSchema,
+  IdentityHeadersSchema,
+  ProtobufBatchSchema,
+  ref,
+  responses,
+} from '../http/schemas.js'
+import { type BatchBody, parseJson, parseProtobuf, readBatch } from './batch.js'
+
+const JSON_TYPE = 'application/json'
+const PROTOBUF_TYPE = 'application/x-protobuf'
+
+export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config }> = async (app, { config }) => {
+  const { metrics, usage } = app
+
+  await app.register(overload, { config })
+
+  app.addContentTypeParser(JSON_TYPE, { parseAs: 'string' }, parser(app, parseJson))
+  app.addContentTypeParser(PROTOBUF_TYPE, { parseAs: 'buffer' }, parser(app, parseProtobuf))
+
+  app.route({
+    method: 'POST',
+    url: '/boundary/logs',
+    onRequest: [app.guard.agent, limitRate(config.RATE_LIMIT_PER_MINUTE), app.reserveBody],
+    preParsing: gunzip,
+    schema: {
+      operationId: 'sendBoundaryLogs',
+      summary: 'Send a batch of boundary logs',
+      description:
+        'An answer that is not 2xx counted nothing, so the batch may be sent again; but for 504, ' +
+        'after which it may be counted twice. ' +
+        'The body may be compressed with gzip.',
+      tags: ['agent'],
+      security: [{ agent: [] }],
+      response: responses(202, ref(AcceptedSchema), 'Counted.', 400, 401, 403, 408, 413, 415, 429, 503, 504),
+    },
+    config: {
+      documented: {
+        headers: IdentityHeadersSchema,
+        body: {
+          content: {
+            [JSON_TYPE]: { schema: ref(BatchSchema) },
+            [PROTOBUF_TYPE]: { schema: ref(ProtobufBatchSchema) },
+          },
+        },
+      },
+    },
+    // Not async: a promise only where there is something to wait for.
+    handler: (request, reply) => {
+      const { ids, counts } = readBatch(request, request.body as BatchBody)
+      const { allowed, denied, skipped } = counts
+      const accept = () => {
+        metrics.logs.allow += allowed
+        metrics.logs.deny += denied
+        metrics.logs.skipped += skipped
+        reply.code(202).send(counts)
+      }
+      const committed =
+        allowed + denied > 0 ? usage.count(ids.workspaceId, ids.ownerId, allowed, denied) : undefined
+      if (committed === undefined) return void accept()
+      return committed.then(() => {
+        accept()
+        return reply
+      })
+    },
+  })
+}
+
+/** What has been parsed has been checked. */
+function parser<B>(app: FastifyInstance, parse: (body: B) => BatchBody) {
+  return (request: FastifyRequest, body: B, done: (error: Error | null, batch?: BatchBody) => void) => {
+    app.releaseBody(request)
+    let batch: BatchBody
+    try {
+      batch = parse(body)
+    } catch (error) {
+      return done(error as Error)
+    }
+    done(null, batch)
+  }
+}
+
+/**
+ * Unpacks a gzip body as it arrives. Fastify holds what comes out to the body limit, so a bomb is refused after
+ * that many bytes, however much is still packed in it.
+ */
+const gunzip: preParsingHookHandler = (request, _reply, payload, done) => {
+  const encoding = request.headers['content-encoding']?.trim().toLowerCase()
+  if (encoding === undefined || encoding === 'identity') return done(null, payload)
+  if (encoding !== 'gzip' && encoding !== 'x-gzip') throw new UnsupportedEncoding(JSON.stringify(encoding))
+
+  const unpacked = Object.assign(createGunzip(), { receivedEncodedLength: 0 })
+  payload.on('data', (chunk: Buffer) => {
+    unpacked.receivedEncodedLength += chunk.length
+  })
+  payload.on('error', (error) => unpacked.destroy(error))
+  unpacked.on('error', (error) => {
+    const { code, statusCode, message } = new InvalidGzip(error.message)
+    Object.assign(error, { code, statusCode, message })
+  })
+  // Not pipeline(): that would close the connection before a refusal could be answered.
+  done(null, payload.pipe(unpacked))
+}

@@ -1,0 +1,63 @@
+// The status page at /: its own files and those of uPlot, each named here, read once. Nothing else of the disk is served.
+
+import { hash } from 'node:crypto'
+import { readFile } from 'node:fs/promises'
+import { createRequire } from 'node:module'
+import { extname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import type { FastifyPluginAsync } from 'fastify'
+
+const OWN = fileURLToPath(new URL('assets/', import.meta.url))
+const UPLOT = join(createRequire(import.meta.url).resolve('uplot/package.json'), '../dist')
+
+const FILES: Record<string, string> = {
+  '/': join(OWN, 'index.html'),
+  ...Object.fromEntries(
+    ['page.css', 'icon.svg', 'page.js', 'view.js', 'charts.js', 'history.js', 'format.js', 'api.js'].map(
+      (name) => [`/page/${name}`, join(OWN, name)],
+    ),
+  ),
+  '/page/uplot.js': join(UPLOT, 'uPlot.esm.js'),
+  '/page/uplot.css': join(UPLOT, 'uPlot.min.css'),
+}
+
+const TYPES: Record<string, string> = {
+  '.html': 'text/html; charset=utf-8',
+  '.css': 'text/css; charset=utf-8',
+  '.js': 'text/javascript; charset=utf-8',
+  '.svg': 'image/svg+xml',
+}
+
+/** Only what comes from here runs or loads; nothing may be made from strings, nor the page be framed. */
+const HEADERS = {
+  'content-security-policy': [
+    "default-src 'none'",
+    "script-src 'self'",
+    "style-src 'self'",
+    "connect-src 'self'",
+    "img-src 'self'",
+    "frame-ancestors 'none'",
+    "base-uri 'none'",
+    "form-action 'none'",
+    "require-trusted-types-for 'script'",
+  ].join('; '),
+  'x-content-type-options': 'nosniff',
+  'referrer-policy': 'no-referrer',
+  'cache-control': 'no-cache', // ask each time; the ETag saves the rest
+}
+
+export const page: FastifyPluginAsync = async (app) => {
+  for (const [path, file] of Object.entries(FILES)) {
+    const content = await readFile(file)
+    const headers = {
+      ...HEADERS,
+      'content-type': TYPES[extname(file)],
+      etag: `"${hash('sha256', content, 'base64url')}"`,
+    }
+    app.get(path, { schema: { hide: true } }, async (request, reply) => {
+      reply.headers(headers)
+      if (request.headers['if-none-match']?.includes(headers.etag)) return reply.code(304).send()
+      return reply.send(content)
+    })
+  }
+}

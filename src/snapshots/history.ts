@@ -1,0 +1,192 @@
+// Reads what was recorded: past snapshots, usage over a range of them, and the replicas that are known.
+
+import { asc, desc, eq, getTableColumns, lt, sql } from 'drizzle-orm'
+import type { Executor } from '../database/client.js'
+import { boundaryUsageReplicas, telemetrySnapshots } from '../database/schema.js'
+import { distinctCount, type Merged, mergeColumns, mergedJson } from './merge.js'
+import { type Snapshot, snapshotColumns, withDuration } from './snapshot.js'
+
+/** What became of a snapshot's delivery. */
+export interface SnapshotDelivery {
+  state: 'pending' | 'delivered' | 'dead'
+  attempts: number
+  due_at: Date | null
+  delivered_at: Date | null
+  error: string | null
+}
+
+export type RecordedSnapshot = Snapshot & { delivery: SnapshotDelivery | null }
+
+export interface SnapshotPage {
+  snapshots: RecordedSnapshot[]
+  /** The cursor for the page after this one: the end of its last period, or null. */
+  next: Date | null
+}
+
+/** Snapshots whose period ended before `before`, newest first, `limit` at the most. */
+export async function listSnapshots(db: Executor, limit: number, before?: Date): Promise<SnapshotPage> {
+  const rows = await db
+    .select(recordedColumns)
+    .from(telemetrySnapshots)
+    .where(before && lt(telemetrySnapshots.period_end, before))
+    .orderBy(desc(telemetrySnapshots.period_end))
+    .limit(limit + 1)
+  const page = rows.slice(0, limit)
+  return {
+    snapshots: page.map(recorded),
+    next: rows.length > limit ? (page.at(-1)?.period_end ?? null) : null,
+  }
+}
+
+/** The snapshot of that id, if it is recorded. */
+export async function findSnapshot(db: Executor, id: string): Promise<RecordedSnapshot | undefined> {
+  const [row] = await db.select(recordedColumns).from(telemetrySnapshots).where(eq(telemetrySnapshots.id, id))
+  return row && recorded(row)
+}
+
+const recordedColumns = {
+  ...snapshotColumns,
+  state: telemetrySnapshots.delivery_state,
+  attempts: telemetrySnapshots.delivery_attempts,
+  due_at: telemetrySnapshots.delivery_due_at,
+  delivered_at: telemetrySnapshots.delivered_at,
+  error: telemetrySnapshots.delivery_error,
+}
+
+type Recorded = Omit<RecordedSnapshot, 'delivery' | 'period_duration_ms'> &
+  Omit<SnapshotDelivery, 'state'> & { state: SnapshotDelivery['state'] | null }
+
+function recorded({ state, attempts, due_at, delivered_at, error, ...snapshot }: Recorded): RecordedSnapshot {
+  const delivery = state && { state, attempts, due_at, delivered_at, error }
+  return { ...withDuration(snapshot), delivery }
+}
+
+/** What a range of snapshots comes to; distinct counts are merged, not summed. */
+export interface Usage {
+  snapshots: number
+  unique_workspaces: number
+  unique_users: number
+  allowed_requests: number
+  denied_requests: number
+}
+
+export interface UsageBucket extends Usage {
+  start: Date
+  end: Date
+}
+
+export const UNITS = ['hour', 'day', 'week', 'month'] as const
+export type Unit = (typeof UNITS)[number]
+
+export interface UsageRange {
+  from: Date
+  to: Date
+  by: Unit
+}
+
+interface UsageRow extends Record<string, unknown> {
+  /** Milliseconds since 1970; null in the row of the total. */
+  bucket_ms: number | null
+  snapshots: number
+  allowed_requests: number
+  denied_requests: number
+  workspaces: Merged
+  users: Merged
+}
+
+/**
+ * Usage from `from` to `to`, in all and in buckets of the calendar (UTC, weeks from Monday), those without
+ * snapshots included. A snapshot counts in the bucket in which its period ends; one that ends at a bucket's edge
+ * ends in the bucket before the edge.
+ */
+export async function readUsage(
+  db: Executor,
+  { from, to, by }: UsageRange,
+): Promise<UsageRange & { total: Usage; buckets: UsageBucket[] }> {
+  const rows = await db.execute<UsageRow>(sql`
+    with merged as (
+      select bucket, count(*)::int as snapshots,
+        coalesce(sum(allowed_requests), 0) as allowed_requests,
+        coalesce(sum(denied_requests), 0) as denied_requests,
+        ${mergeColumns('workspaces', sql`unique_workspaces`, sql`workspaces_sketch`)},
+        ${mergeColumns('users', sql`unique_users`, sql`users_sketch`)}
+      from (
+        select *, date_trunc(${by}, (period_end - interval '1 millisecond') at time zone 'UTC') as bucket
+        from telemetry_snapshots
+        where period_end > ${from.toISOString()}::timestamptz and period_end <= ${to.toISOString()}::timestamptz
+      ) as ended
+      group by grouping sets ((bucket), ())
+    )
+    select (extract(epoch from bucket) * 1000)::float8 as bucket_ms, snapshots,
+      allowed_requests::float8, denied_requests::float8,
+      ${mergedJson('workspaces')} as workspaces, ${mergedJson('users')} as users
+    from merged`)
+  const byStart = new Map(rows.map((row) => [row.bucket_ms, usageOf(row)]))
+  return {
+    from,
+    to,
+    by,
+    total: byStart.get(null) ?? NO_USAGE,
+    buckets: bucketsOf({ from, to, by }).map((bucket) => ({
+      ...bucket,
+      ...(byStart.get(bucket.start.getTime()) ?? NO_USAGE),
+    })),
+  }
+}
+
+const NO_USAGE: Usage = {
+  snapshots: 0,
+  unique_workspaces: 0,
+  unique_users: 0,
+  allowed_requests: 0,
+  denied_requests: 0,
+}
+
+function usageOf({ snapshots, workspaces, users, allowed_requests, denied_requests }: UsageRow): Usage {
+  return {
+    snapshots,
+    unique_workspaces: distinctCount(workspaces),
+    unique_users: distinctCount(users),
+    allowed_requests,
+    denied_requests,
+  }
+}
+
+/** The buckets that the range touches, whole ones also where it ends within them. */
+export function bucketsOf({ from, to, by }: UsageRange): { start: Date; end: Date }[] {
+  const buckets = []
+  for (let start = startOf(from, by); start < to; ) {
+    const end = startOf(new Date(start.getTime() + LONGEST_MS[by]), by)
+    buckets.push({ start, end })
+    start = end
+  }
+  return buckets
+}
+
+const HOUR_MS = 3_600_000
+const DAY_MS = 24 * HOUR_MS
+/** No bucket is longer, and none ends later than one day before the end of the next. */
+export const LONGEST_MS: Record<Unit, number> = {
+  hour: HOUR_MS,
+  day: DAY_MS,
+  week: 7 * DAY_MS,
+  month: 31 * DAY_MS,
+}
+/** 1970 began on a Thursday. */
+const MONDAY_MS = 4 * DAY_MS
+
+function startOf(time: Date, by: Unit): Date {
+  if (by === 'month') return new Date(Date.UTC(time.getUTCFullYear(), time.getUTCMonth()))
+  const offset = by === 'week' ? MONDAY_MS : 0
+  const length = LONGEST_MS[by]
+  return new Date(Math.floor((time.getTime() - offset) / length) * length + offset)
+}
+
+/** Every known replica, oldest first; `last_flush_at` is null until it has flushed. */
+export async function listReplicas(db: Executor) {
+  const { last_flush_seq: _, ...columns } = getTableColumns(boundaryUsageReplicas)
+  return db
+    .select(columns)
+    .from(boundaryUsageReplicas)
+    .orderBy(asc(boundaryUsageReplicas.started_at), asc(boundaryUsageReplicas.replica_id))
+}

@@ -1,0 +1,111 @@
+// Owns the snapshots: takes them on demand and on schedule, counts how that went, and removes old ones.
+
+import fp from 'fastify-plugin'
+import type { Config } from '../config.js'
+import { tellTrouble } from '../log.js'
+import { pruneReplicas, pruneSnapshots } from './retention.js'
+import { runSchedule } from './schedule.js'
+import {
+  previewSnapshot,
+  type Snapshot,
+  type SnapshotOutcome,
+  type Trigger,
+  takeSnapshot,
+} from './snapshot.js'
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    telemetry: {
+      /** Flushes this replica, then shows the period in progress. */
+      preview(): Promise<Snapshot>
+      /** Flushes this replica, then takes the snapshot or says why not. */
+      snapshot(trigger: Trigger): Promise<SnapshotOutcome>
+    }
+  }
+}
+
+export default fp<{ config: Config }>(
+  async (app, { config }) => {
+    const { metrics, usage, database, delivery, shutdown } = app
+    const { replicaId } = usage.replica
+
+    metrics.gauge(
+      'boundary_usage_snapshot_interval_seconds',
+      'Time between two scheduled snapshots, as set; 0: none are scheduled.',
+      () => config.SNAPSHOT_INTERVAL_MS / 1000,
+    )
+
+    async function snapshot(trigger: Trigger): Promise<SnapshotOutcome> {
+      const start = performance.now()
+      try {
+        await usage.flush()
+        const outcome = await database.run((db) =>
+          takeSnapshot(db, {
+            trigger,
+            reportedBy: replicaId,
+            intervalMs: config.SNAPSHOT_INTERVAL_MS,
+            deliver: delivery.isOn,
+          }),
+        )
+        metrics.snapshots.inc({ trigger, result: outcome.result })
+        if (outcome.result === 'taken') {
+          metrics.snapshotDuration.observe((performance.now() - start) / 1000)
+          metrics.snapshotLastSuccess.set(outcome.snapshot.taken_at.getTime() / 1000)
+          app.log.info({ snapshot: outcome.snapshot }, 'snapshot taken')
+          delivery.wake()
+          void prune()
+        }
+        return outcome
+      } catch (error) {
+        metrics.snapshots.inc({ trigger, result: 'failed' })
+        throw error
+      }
+    }
+
+    /** By the replica that took the snapshot, so that one does it. */
+    async function prune(): Promise<void> {
+      try {
+        const days = config.SNAPSHOT_RETENTION_DAYS
+        while (!shutdown.signal.aborted && (await database.run((db) => pruneSnapshots(db, days))));
+        while (!shutdown.signal.aborted && (await database.run(pruneReplicas)));
+      } catch (err) {
+        if (database.up)
+          app.log.error({ err }, 'what is old could not be removed: it will be tried after the next snapshot')
+      }
+    }
+
+    app.decorate('telemetry', {
+      snapshot,
+      async preview() {
+        await usage.flush()
+        return database.run((db) => previewSnapshot(db, replicaId))
+      },
+    })
+
+    if (config.SNAPSHOT_INTERVAL_MS === 0) return
+    const trouble = tellTrouble(
+      app.log,
+      'error',
+      'scheduled snapshot failed: it will be tried again',
+      'scheduled snapshots work again',
+    )
+    const schedule = database.prepared.then(() =>
+      runSchedule(
+        {
+          intervalMs: config.SNAPSHOT_INTERVAL_MS,
+          attempt: async () => {
+            const outcome = await snapshot('schedule')
+            trouble.worked()
+            return outcome
+          },
+          onError: (err) => {
+            if (database.up) trouble.failed({ err }) // a lost one is told where it is noticed
+          },
+        },
+        shutdown.signal,
+      ),
+    )
+    schedule.catch(() => {}) // told by database.prepared
+  },
+  { name: 'telemetry', dependencies: ['metrics', 'shutdown', 'database', 'usage', 'delivery'] },
+)

@@ -1,0 +1,200 @@
+// The snapshot: sums the rows of all replicas, deletes them and records the sum, in one transaction.
+
+import { randomUUID } from 'node:crypto'
+import { desc, eq, type SQL, sql } from 'drizzle-orm'
+import type { Db, Executor } from '../database/client.js'
+import { lockKeys } from '../database/locks.js'
+import { boundaryUsageReplicas, boundaryUsageStats, telemetrySnapshots } from '../database/schema.js'
+import { distinctCount, type Merged, mergeColumns, mergedJson } from './merge.js'
+
+const t = telemetrySnapshots
+/** The columns that make a snapshot: neither its sketches, which are large, nor its delivery. */
+export const snapshotColumns = {
+  id: t.id,
+  trigger: t.trigger,
+  reported_by: t.reported_by,
+  replicas: t.replicas,
+  period_start: t.period_start,
+  period_end: t.period_end,
+  taken_at: t.taken_at,
+  unique_workspaces: t.unique_workspaces,
+  unique_users: t.unique_users,
+  unique_workspaces_summed: t.unique_workspaces_summed,
+  unique_users_summed: t.unique_users_summed,
+  allowed_requests: t.allowed_requests,
+  denied_requests: t.denied_requests,
+}
+
+type SnapshotRow = Pick<typeof telemetrySnapshots.$inferSelect, keyof typeof snapshotColumns>
+export type Trigger = SnapshotRow['trigger']
+
+/** A snapshot as the API shows it; `id` is null in a preview. */
+export type Snapshot = Omit<SnapshotRow, 'id'> & { id: string | null; period_duration_ms: number }
+
+/** What came of it; `now` is the database's clock. */
+export type SnapshotOutcome =
+  | { result: 'taken'; now: Date; snapshot: Snapshot }
+  /** Another snapshot is being taken. */
+  | { result: 'busy' }
+  /** The period that is asked for has been recorded already. */
+  | { result: 'not_due'; now: Date }
+
+export interface SnapshotRequest {
+  trigger: Trigger
+  /** The replica that takes it. */
+  reportedBy: string
+  /** Where a scheduled period ends: the last multiple of this many milliseconds since 1970. */
+  intervalMs?: number
+  /** Whether it is to be delivered to a sink. */
+  deliver?: boolean
+}
+
+/**
+ * Takes a snapshot, or says why not.
+ *
+ * The advisory lock, held to the commit, lets one snapshot run at a time, so a period's start cannot change
+ * once it is read. DELETE locks the usage rows: a flush that meets it waits for the commit and then opens a new
+ * period. A flush that came first is waited for, and its result is what is deleted. The rows summed are the
+ * rows deleted, in one statement, and the record commits with it or not at all.
+ */
+export async function takeSnapshot(db: Db, request: SnapshotRequest): Promise<SnapshotOutcome> {
+  return db.transaction(async (tx) => {
+    const [lock] = await tx.execute<{ granted: boolean }>(
+      sql`select pg_try_advisory_xact_lock(${lockKeys.snapshot}) as granted`,
+    )
+    if (!lock?.granted) return { result: 'busy' }
+
+    const { now, periodStart } = await readPeriod(tx)
+    const periodEnd = request.trigger === 'schedule' ? boundaryBefore(now, request.intervalMs ?? 0) : now
+    if (periodEnd <= periodStart) {
+      if (request.trigger === 'schedule') return { result: 'not_due', now }
+      // The database's clock went back, after a failover perhaps: periods keep their order all the same.
+      periodEnd.setTime(periodStart.getTime() + 1)
+    }
+
+    const id = randomUUID()
+    const [merged] = await tx.execute<MergedRow>(sql`
+      with taken as (
+        delete from ${boundaryUsageStats} returning *
+      ), merged as (
+        ${mergeOf(sql`taken`)}
+      ), recorded as (
+        insert into telemetry_snapshots
+          (id, trigger, reported_by, replicas, period_start, period_end, taken_at,
+           unique_workspaces, unique_users, unique_workspaces_summed, unique_users_summed,
+           allowed_requests, denied_requests, workspaces_sketch, users_sketch, delivery_state, delivery_due_at)
+        select ${id}::uuid, ${request.trigger}, ${request.reportedBy}::uuid, replicas,
+          ${periodStart.toISOString()}::timestamptz, ${periodEnd.toISOString()}::timestamptz,
+          ${now.toISOString()}::timestamptz, 0, 0, workspaces_summed, users_summed,
+          allowed_requests, denied_requests, workspaces_sketch, users_sketch,
+          case when ${request.deliver === true} then 'pending' end,
+          case when ${request.deliver === true} then now() end
+        from merged
+      )
+      ${selectMerged}`)
+    // What only the estimate knows follows in the same transaction; the sketches stay where they are.
+    const counts = countsOf(merged)
+    const [row] = await tx
+      .update(telemetrySnapshots)
+      .set({ unique_workspaces: counts.unique_workspaces, unique_users: counts.unique_users })
+      .where(eq(telemetrySnapshots.id, id))
+      .returning(snapshotColumns)
+    if (!row) throw new Error('the snapshot that was inserted is not there')
+    return { result: 'taken', now, snapshot: withDuration(row) }
+  })
+}
+
+/** The period in progress, as a snapshot would record it now. Reads only, and all of it at one moment. */
+export async function previewSnapshot(db: Db, reportedBy: string): Promise<Snapshot> {
+  return db.transaction(
+    async (tx) => {
+      const { now, periodStart } = await readPeriod(tx)
+      const [merged] = await tx.execute<MergedRow>(
+        sql`with merged as (${mergeOf(sql`${boundaryUsageStats}`)}) ${selectMerged}`,
+      )
+      return withDuration({
+        id: null,
+        trigger: 'manual' as const,
+        reported_by: reportedBy,
+        period_start: periodStart,
+        period_end: now > periodStart ? now : periodStart,
+        taken_at: now,
+        ...countsOf(merged),
+      })
+    },
+    { isolationLevel: 'repeatable read', accessMode: 'read only' },
+  )
+}
+
+/** Adds what is derived from the row. */
+export function withDuration<R extends { period_start: Date; period_end: Date }>(
+  row: R,
+): R & { period_duration_ms: number } {
+  return { ...row, period_duration_ms: row.period_end.getTime() - row.period_start.getTime() }
+}
+
+/** The last multiple of `intervalMs` since 1970 at or before `now`. */
+export function boundaryBefore(now: Date, intervalMs: number): Date {
+  return new Date(Math.floor(now.getTime() / intervalMs) * intervalMs)
+}
+
+/**
+ * The database's clock, and where the period in progress began: at the end of the last snapshot, or when the
+ * first replica came. The clock is read after the lock was got, not at the transaction's start.
+ */
+async function readPeriod(db: Executor): Promise<{ now: Date; periodStart: Date }> {
+  const lastEnd = db
+    .select({ period_end: telemetrySnapshots.period_end })
+    .from(telemetrySnapshots)
+    .orderBy(desc(telemetrySnapshots.period_end))
+    .limit(1)
+  const [row] = await db.execute<{ now_ms: number; start_ms: number }>(sql`
+    select floor(extract(epoch from now) * 1000)::float8 as now_ms,
+      floor(extract(epoch from coalesce(
+        (${lastEnd}),
+        least(
+          (select min(${boundaryUsageReplicas.started_at}) from ${boundaryUsageReplicas}),
+          (select min(${boundaryUsageStats.window_start}) from ${boundaryUsageStats})
+        ),
+        now)) * 1000)::float8 as start_ms
+    from (select clock_timestamp() as now) as clock`)
+  if (!row) throw new Error('SELECT without FROM rows returned no row')
+  return { now: new Date(row.now_ms), periodStart: new Date(row.start_ms) }
+}
+
+interface MergedRow extends Record<string, unknown> {
+  replicas: number
+  allowed_requests: number
+  denied_requests: number
+  workspaces: Merged
+  users: Merged
+}
+
+/** Sums and merges usage rows. */
+const mergeOf = (rows: SQL) => sql`
+  select count(*)::int as replicas,
+    coalesce(sum(allowed_requests), 0)::bigint as allowed_requests,
+    coalesce(sum(denied_requests), 0)::bigint as denied_requests,
+    ${mergeColumns('workspaces', sql`unique_workspaces_count`, sql`workspaces_sketch`)},
+    ${mergeColumns('users', sql`unique_users_count`, sql`users_sketch`)}
+  from ${rows}`
+
+/** Of what mergeOf made, all but the sketches: they stay in the database. */
+const selectMerged = sql`
+  select replicas, allowed_requests::float8, denied_requests::float8,
+    ${mergedJson('workspaces')} as workspaces, ${mergedJson('users')} as users
+  from merged`
+
+function countsOf(merged: MergedRow | undefined) {
+  if (!merged) throw new Error('an aggregate without GROUP BY returned no row')
+  const { replicas, allowed_requests, denied_requests, workspaces, users } = merged
+  return {
+    replicas,
+    unique_workspaces: distinctCount(workspaces),
+    unique_users: distinctCount(users),
+    unique_workspaces_summed: workspaces.summed,
+    unique_users_summed: users.summed,
+    allowed_requests,
+    denied_requests,
+  }
+}

@@ -1,0 +1,255 @@
+// The flush against a real PostgreSQL: applied once, whatever its answers do.
+
+import { randomUUID } from 'node:crypto'
+import t from 'tap'
+import { applyFlush, registerReplica } from '../../src/counting/flush.js'
+import type { FlushBatch, Tracker } from '../../src/counting/tracker.js'
+import { takeSnapshot } from '../../src/snapshots/snapshot.js'
+import { testDatabase, untilBlocked } from '../helpers/database.js'
+import { newTracker } from '../helpers/tracker.js'
+
+const fresh = () => ({ replicaId: randomUUID(), name: 'test', version: '0.0.0' })
+
+function nextBatch(tracker: Tracker): FlushBatch {
+  const batch = tracker.nextBatch()
+  if (!batch) throw new Error('nothing to flush')
+  return batch
+}
+
+t.test('two flushes in one period with different ids count both', async (t) => {
+  const { database, sql } = await testDatabase(t)
+  const replica = fresh()
+  const tracker = newTracker()
+  for (const id of ['a', 'b']) {
+    tracker.track(`workspace ${id}`, `owner ${id}`, 2, 1)
+    const batch = nextBatch(tracker)
+    const outcome = await database.run((db) => applyFlush(db, replica, batch))
+    t.equal(outcome.result, 'applied')
+    tracker.settle(batch, outcome.newPeriod)
+  }
+  const [row] = await sql`select * from boundary_usage_stats`
+  t.match(row, {
+    unique_workspaces_count: '2',
+    unique_users_count: '2',
+    allowed_requests: '4',
+    denied_requests: '2',
+    first_flush_seq: '1',
+  })
+})
+
+t.test('ids of the last period do not leak into the next', async (t) => {
+  const { database, sql } = await testDatabase(t)
+  const replica = fresh()
+  const tracker = newTracker()
+  const flush = async () => {
+    const batch = nextBatch(tracker)
+    const { newPeriod } = await database.run((db) => applyFlush(db, replica, batch))
+    tracker.settle(batch, newPeriod)
+    return newPeriod
+  }
+  tracker.track('old 1', 'old 1', 1, 0)
+  tracker.track('old 2', 'old 2', 1, 0)
+  t.equal(await flush(), true, 'the first flush ever opens a period')
+  await database.run((db) => takeSnapshot(db, { trigger: 'manual', reportedBy: replica.replicaId }))
+
+  tracker.track('new 1', 'new 1', 1, 0)
+  t.equal(await flush(), true, 'so does the first after a snapshot')
+  tracker.track('new 2', 'new 2', 1, 0)
+  t.equal(await flush(), false)
+  const [row] = await sql`select unique_workspaces_count, unique_users_count from boundary_usage_stats`
+  t.strictSame({ ...row }, { unique_workspaces_count: '2', unique_users_count: '2' })
+})
+
+t.test('a lost answer counts once: the same batch again changes nothing', async (t) => {
+  const { database, sql } = await testDatabase(t)
+  const replica = fresh()
+  const tracker = newTracker()
+  tracker.track('w', 'o', 3, 4)
+  const batch = nextBatch(tracker)
+  await database.run((db) => applyFlush(db, replica, batch)) // and this answer is lost
+  t.strictSame(await database.run((db) => applyFlush(db, replica, batch)), {
+    result: 'duplicate',
+    newPeriod: true,
+  })
+  tracker.settle(batch, true)
+  tracker.track('w', 'o', 1, 0)
+  const update = nextBatch(tracker)
+  await database.run((db) => applyFlush(db, replica, update))
+  t.strictSame(
+    await database.run((db) => applyFlush(db, replica, update)),
+    { result: 'duplicate', newPeriod: false },
+    'it learns which way the first try went',
+  )
+  const [row] = await sql`select allowed_requests, denied_requests from boundary_usage_stats`
+  t.strictSame({ ...row }, { allowed_requests: '4', denied_requests: '4' })
+})
+
+t.test('a lost answer whose row a snapshot took counts once', async (t) => {
+  const { database, sql } = await testDatabase(t)
+  const replica = fresh()
+  const tracker = newTracker()
+  tracker.track('w', 'o', 3, 4)
+  const batch = nextBatch(tracker)
+  await database.run((db) => applyFlush(db, replica, batch))
+  await database.run((db) => takeSnapshot(db, { trigger: 'manual', reportedBy: replica.replicaId }))
+  t.match(await database.run((db) => applyFlush(db, replica, batch)), { result: 'duplicate' })
+  t.strictSame([...(await sql`select * from boundary_usage_stats`)], [])
+  const [snapshot] = await sql`select allowed_requests, denied_requests from telemetry_snapshots`
+  t.strictSame({ ...snapshot }, { allowed_requests: '3', denied_requests: '4' })
+})
+
+t.test('two tries of one batch at the same moment count once', async (t) => {
+  const { database, sql } = await testDatabase(t)
+  const replica = fresh()
+  const tracker = newTracker()
+  tracker.track('w', 'o', 5, 0)
+  const batch = nextBatch(tracker)
+  const outcomes = await Promise.all(
+    Array.from({ length: 4 }, () => database.run((db) => applyFlush(db, replica, batch))),
+  )
+  t.strictSame(outcomes.map((outcome) => outcome.result).sort(), [
+    'applied',
+    'duplicate',
+    'duplicate',
+    'duplicate',
+  ])
+  const [row] = await sql`select allowed_requests from boundary_usage_stats`
+  t.equal(row?.allowed_requests, '5')
+})
+
+t.test("a flush that meets a snapshot's uncommitted delete opens a new period", async (t) => {
+  const { database, sql } = await testDatabase(t)
+  const replica = fresh()
+  const tracker = newTracker()
+  tracker.track('old', 'old', 1, 1)
+  const first = nextBatch(tracker)
+  await database.run((db) => applyFlush(db, replica, first))
+  tracker.settle(first, true)
+
+  tracker.track('new', 'new', 10, 10)
+  const second = nextBatch(tracker)
+  let flushing: ReturnType<typeof applyFlush> | undefined
+  await sql.begin(async (tx) => {
+    await tx`delete from boundary_usage_stats`
+    flushing = database.run((db) => applyFlush(db, replica, second))
+    await untilBlocked(sql)
+  })
+  t.strictSame(await flushing, { result: 'applied', newPeriod: true })
+  const [row] =
+    await sql`select unique_workspaces_count, allowed_requests, first_flush_seq from boundary_usage_stats`
+  t.strictSame({ ...row }, { unique_workspaces_count: '1', allowed_requests: '10', first_flush_seq: '2' })
+})
+
+t.test(
+  'a flush makes an unregistered replica known, and registering it afterwards changes nothing',
+  async (t) => {
+    const { database, sql } = await testDatabase(t)
+    const replica = fresh()
+    const tracker = newTracker()
+    tracker.track('w', 'o', 1, 0)
+    const batch = nextBatch(tracker)
+    await database.run((db) => applyFlush(db, replica, batch))
+    await database.run((db) => registerReplica(db, replica))
+    const rows = await sql`select replica_id, last_flush_seq from boundary_usage_replicas`
+    t.strictSame(
+      rows.map((row) => ({ ...row })),
+      [{ replica_id: replica.replicaId, last_flush_seq: '1' }],
+    )
+  },
+)
+
+t.test('a batch without new ids adds to the counters and leaves the sketches alone', async (t) => {
+  const { database, sql } = await testDatabase(t)
+  const replica = fresh()
+  const tracker = newTracker()
+  const sketches = async () =>
+    (await sql`select workspaces_sketch, users_sketch from boundary_usage_stats`)[0]
+  for (let n = 1; n <= 3; n++) {
+    tracker.track('w', 'o', n, 0)
+    const before = await sketches()
+    const batch = nextBatch(tracker)
+    t.equal(batch.hasNewIds, n === 1)
+    const outcome = await database.run((db) => applyFlush(db, replica, batch))
+    t.strictSame(outcome, { result: 'applied', newPeriod: n === 1 })
+    tracker.settle(batch, outcome.newPeriod)
+    if (n > 1) t.strictSame(await sketches(), before)
+  }
+  const [row] = await sql`select allowed_requests::int as allowed, unique_users_count::int as users,
+    first_flush_seq::int as first from boundary_usage_stats`
+  t.strictSame({ ...row }, { allowed: 6, users: 1, first: 1 })
+})
+
+t.test('ids that the last period had seen set their bits again in the next', async (t) => {
+  const { database, sql } = await testDatabase(t)
+  const replica = fresh()
+  const tracker = newTracker()
+  const bits = async () =>
+    (
+      await sql`select bit_count(workspaces_sketch)::int + bit_count(users_sketch)::int as n
+      from boundary_usage_stats`
+    )[0]?.n
+  const flush = async () => {
+    const batch = nextBatch(tracker)
+    const outcome = await database.run((db) => applyFlush(db, replica, batch))
+    tracker.settle(batch, outcome.newPeriod)
+    return outcome
+  }
+  tracker.track('w', 'o', 1, 0)
+  await flush()
+  await database.run((db) => takeSnapshot(db, { trigger: 'manual', reportedBy: replica.replicaId }))
+  tracker.track('w', 'o', 1, 0)
+  t.strictSame(await flush(), { result: 'applied', newPeriod: true })
+  t.equal(await bits(), 2)
+  tracker.track('w', 'o', 1, 0)
+  t.strictSame(await flush(), { result: 'applied', newPeriod: false })
+  t.equal(await bits(), 2)
+})
+
+for (const form of ['lean', 'full'] as const) {
+  t.test(
+    `the ${form} form: two tries at the same moment, and one after a lost answer, count once`,
+    async (t) => {
+      const { database, sql } = await testDatabase(t)
+      const replica = fresh()
+      const tracker = newTracker()
+      tracker.track('w', 'o', 1, 1)
+      const first = nextBatch(tracker)
+      tracker.settle(first, (await database.run((db) => applyFlush(db, replica, first))).newPeriod)
+      for (let n = 0; n < 20; n++) {
+        tracker.track(form === 'lean' ? 'w' : `w${n}`, 'o', 1, 1)
+        const batch = nextBatch(tracker)
+        t.equal(batch.hasNewIds, form === 'full')
+        const tries = await Promise.all(
+          [1, 2, 3].map(() => database.run((db) => applyFlush(db, replica, batch))),
+        )
+        t.strictSame(tries.map(({ result }) => result).sort(), ['applied', 'duplicate', 'duplicate'])
+        t.equal((await database.run((db) => applyFlush(db, replica, batch))).result, 'duplicate')
+        tracker.settle(batch, false)
+      }
+      const [row] = await sql`select allowed_requests::int as allowed from boundary_usage_stats`
+      t.equal(row?.allowed, 21)
+    },
+  )
+}
+
+t.test("a lean flush that meets a snapshot's uncommitted delete opens a new period", async (t) => {
+  const { database, sql } = await testDatabase(t)
+  const replica = fresh()
+  const tracker = newTracker()
+  tracker.track('w', 'o', 1, 0)
+  const first = nextBatch(tracker)
+  tracker.settle(first, (await database.run((db) => applyFlush(db, replica, first))).newPeriod)
+  tracker.track('w', 'o', 5, 0)
+  const batch = nextBatch(tracker)
+  t.equal(batch.hasNewIds, false)
+  let flush: Promise<unknown> = Promise.resolve()
+  await sql.begin(async (tx) => {
+    await tx`delete from boundary_usage_stats`
+    flush = database.run((db) => applyFlush(db, replica, batch))
+    await untilBlocked(sql)
+  })
+  t.strictSame(await flush, { result: 'applied', newPeriod: true })
+  const [row] = await sql`select allowed_requests::int as allowed, bit_count(users_sketch)::int as bits
+    from boundary_usage_stats`
+  t.strictSame({ ...row }, { allowed: 5, bits: 1 })
+})

@@ -1,0 +1,198 @@
+// The tracker by itself: what goes into which batch.
+
+import t from 'tap'
+import { Tracker } from '../../src/counting/tracker.js'
+import { hash, newTracker } from '../helpers/tracker.js'
+
+function setup() {
+  const clock = { now: 1_000 }
+  return { clock, tracker: newTracker(100_000, () => clock.now) }
+}
+
+/** What a flush would carry, in numbers. */
+function summary(tracker: Tracker) {
+  const batch = tracker.nextBatch()
+  return (
+    batch && {
+      flushSeq: batch.flushSeq,
+      own: [batch.workspaces.count, batch.users.count],
+      period: [batch.periodWorkspaces, batch.periodUsers],
+      requests: [batch.allowedRequests, batch.deniedRequests],
+    }
+  )
+}
+
+function settle(tracker: Tracker, newPeriod: boolean): void {
+  if (tracker.unsettled) tracker.settle(tracker.unsettled, newPeriod)
+}
+
+t.test('nothing to flush when nothing happened', async (t) => {
+  const { tracker } = setup()
+  t.equal(tracker.nextBatch(), undefined)
+  t.equal(tracker.unflushedAge, 0)
+})
+
+t.test('an unsettled batch stays as it is, whatever is tracked meanwhile', async (t) => {
+  const { tracker } = setup()
+  tracker.track('w1', 'o1', 2, 1)
+  const first = summary(tracker)
+  tracker.track('w2', 'o2', 10, 10)
+  t.strictSame(summary(tracker), first)
+  t.strictSame(tracker.unflushed, { allowed: 12, denied: 11 }, 'and what came is not lost')
+})
+
+t.test('logs tracked while a flush is under way are in the next one', async (t) => {
+  const { tracker } = setup()
+  tracker.track('w1', 'o1', 2, 1)
+  tracker.nextBatch()
+  tracker.track('w2', 'o1', 10, 10)
+  settle(tracker, true)
+  t.strictSame(summary(tracker), { flushSeq: 2, own: [1, 1], period: [2, 1], requests: [10, 10] })
+})
+
+t.test('a new period holds what its first batch held and what came since, and nothing older', async (t) => {
+  const { tracker } = setup()
+  tracker.track('old', 'old', 1, 0)
+  tracker.nextBatch()
+  settle(tracker, true)
+  tracker.track('first', 'first', 1, 0)
+  tracker.nextBatch()
+  tracker.track('since', 'since', 1, 0)
+  settle(tracker, true)
+  t.strictSame(tracker.tracked, { workspaces: 2, users: 2 })
+  t.strictSame(summary(tracker), { flushSeq: 3, own: [1, 1], period: [2, 2], requests: [1, 0] })
+})
+
+t.test('more ids than wait to be looked up together are all in the batch and the period', async (t) => {
+  const { tracker } = setup()
+  const track = (from: number) => {
+    for (let n = from; n < from + 300; n++) tracker.track(`w${n}`, `o${n % 7}`, 1, 0)
+  }
+  track(0)
+  t.strictSame(summary(tracker), { flushSeq: 1, own: [300, 7], period: [300, 7], requests: [300, 0] })
+  track(200)
+  settle(tracker, true)
+  t.strictSame(summary(tracker), { flushSeq: 2, own: [300, 7], period: [500, 7], requests: [300, 0] })
+})
+
+t.test('an id counts once in a period, and again in the flush after a snapshot', async (t) => {
+  const { tracker } = setup()
+  tracker.track('w', 'o', 1, 0)
+  tracker.track('w', 'o', 1, 0)
+  t.strictSame(summary(tracker), { flushSeq: 1, own: [1, 1], period: [1, 1], requests: [2, 0] })
+  settle(tracker, true)
+  tracker.track('w', 'o', 1, 0)
+  t.strictSame(summary(tracker), { flushSeq: 2, own: [1, 1], period: [1, 1], requests: [1, 0] })
+})
+
+t.test('a batch is settled once, and only the one that is out', async (t) => {
+  const { tracker } = setup()
+  tracker.track('w', 'o', 1, 0)
+  const batch = tracker.nextBatch()
+  if (!batch) throw new Error('nothing to flush')
+  tracker.settle(batch, true)
+  t.throws(() => tracker.settle(batch, true))
+})
+
+t.test('the age is that of the oldest log that is not settled', async (t) => {
+  const { clock, tracker } = setup()
+  tracker.track('w', 'o', 1, 0)
+  clock.now += 50
+  tracker.track('w', 'o', 1, 0)
+  tracker.nextBatch()
+  clock.now += 50
+  tracker.track('w', 'o', 1, 0)
+  t.equal(tracker.unflushedAge, 100)
+  settle(tracker, false)
+  t.equal(tracker.unflushedAge, 0)
+  clock.now += 7
+  t.equal(tracker.unflushedAge, 7)
+})
+
+t.test(
+  'beyond the limit a count is an estimate, of the period, the batch and the union of both',
+  async (t) => {
+    const tracker = newTracker(100)
+    const near = (count: number, truth: number) => Math.abs(count / truth - 1) < 0.05
+    for (let n = 0; n < 100; n++) tracker.track(`w${n}`, 'o', 1, 0)
+    t.equal(tracker.tracked.workspaces, 100, 'exact up to the limit')
+    for (let n = 100; n < 10_000; n++) tracker.track(`w${n}`, 'o', 1, 0)
+    t.ok(near(tracker.tracked.workspaces, 10_000))
+    t.equal(tracker.tracked.users, 1)
+
+    const first = tracker.nextBatch()
+    t.ok(first && near(first.workspaces.count, 10_000))
+    for (let n = 5_000; n < 15_000; n++) tracker.track(`w${n}`, 'o', 1, 0)
+    settle(tracker, true)
+    t.ok(near(tracker.tracked.workspaces, 15_000), 'what is frozen and what is pending, merged')
+    const second = tracker.nextBatch()
+    t.ok(second && near(second.workspaces.count, 10_000))
+    settle(tracker, false)
+    tracker.track('w7', 'o', 1, 0)
+    t.equal(tracker.nextBatch()?.hasNewIds, false, 'an id whose bit is there is not new')
+  },
+)
+
+t.test('an estimate is never below the limit that was passed', async (t) => {
+  for (let limit = 1; limit < 200; limit++) {
+    const tracker = newTracker(limit)
+    for (let n = 0; n <= limit; n++) tracker.track(`w${n}`, 'o', 1, 0)
+    t.ok(tracker.tracked.workspaces >= limit)
+  }
+})
+
+t.test('what was tracked before the key was known is sketched as if it had been', async (t) => {
+  const early = new Tracker(100)
+  const late = newTracker(100)
+  const track = (tracker: Tracker, from: number, to: number) => {
+    for (let n = from; n < to; n++) tracker.track(`w${n}`, `o${n % 3}`, 1, 0)
+  }
+  for (const tracker of [early, late]) {
+    track(tracker, 0, 20)
+    tracker.nextBatch()
+    track(tracker, 10, 40)
+  }
+  early.useHash(hash)
+  for (const newPeriod of [true, false]) {
+    const [a, b] = [early.nextBatch(), late.nextBatch()]
+    for (const kind of ['workspaces', 'users'] as const) {
+      t.equal(a?.[kind].toSketch().toBitString(), b?.[kind].toSketch().toBitString())
+      t.equal(a?.[kind].count, b?.[kind].count)
+    }
+    for (const tracker of [early, late]) settle(tracker, newPeriod)
+  }
+  t.strictSame(early.tracked, late.tracked)
+})
+
+t.test('without a key it is full at the limit, and takes more once it has one', async (t) => {
+  const tracker = new Tracker(3)
+  for (const id of ['a', 'b', 'a']) tracker.track(id, 'o', 1, 0)
+  t.equal(tracker.isFull, false)
+  tracker.track('c', 'o', 1, 0)
+  t.equal(tracker.isFull, true)
+  tracker.useHash(hash)
+  t.equal(tracker.isFull, false)
+  tracker.track('d', 'o', 1, 0)
+  t.equal(tracker.tracked.workspaces, 4)
+})
+
+t.test('whether a batch has new ids is told for the period that it is in', async (t) => {
+  const { tracker } = setup()
+  const next = (newPeriod: boolean) => {
+    const isNew = tracker.nextBatch()?.hasNewIds
+    settle(tracker, newPeriod)
+    return isNew
+  }
+  tracker.track('w', 'o', 1, 0)
+  t.equal(next(true), true)
+  tracker.track('w', 'o', 1, 0)
+  t.equal(next(false), false)
+  tracker.track('w', 'p', 1, 0)
+  t.equal(next(false), true)
+  // A snapshot took the row: the batch that finds out holds w alone, so what came meanwhile is new to the period.
+  tracker.track('w', 'o', 1, 0)
+  t.equal(tracker.nextBatch()?.hasNewIds, false)
+  tracker.track('w', 'p', 1, 0)
+  settle(tracker, true)
+  t.equal(next(false), true)
+})

@@ -1,0 +1,85 @@
+// The rate limit: batches per credential.
+
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import t from 'tap'
+import { limitRate } from '../../src/http/rate-limit.js'
+import { testDatabase } from '../helpers/database.js'
+import { startReplica } from '../helpers/replica.js'
+
+t.test(
+  'batches over the limit are 429 with Retry-After, for that credential alone, and count nothing',
+  async (t) => {
+    const { url } = await testDatabase(t)
+    const one = 'agent-token-agent-token-1'
+    const other = 'agent-token-agent-token-2'
+    const replica = await startReplica(t, url, {
+      AGENT_TOKENS: `${one},${other}`,
+      ADMIN_TOKENS: 'admin-token-admin-token-1',
+      RATE_LIMIT_PER_MINUTE: '3',
+    })
+    const send = (token: string) => replica.send({}, { authorization: `Bearer ${token}` })
+    for (let n = 0; n < 3; n++) t.equal((await send(one)).status, 202)
+    for (let n = 0; n < 3; n++) {
+      const response = await send(one)
+      t.equal(response.status, 429)
+      const wait = Number(response.headers.get('retry-after'))
+      t.ok(wait >= 1 && wait <= 60, `Retry-After ${wait}`)
+      t.match(await response.json(), {
+        statusCode: 429,
+        code: 'RATE_LIMITED',
+        message: /over 3 batches a minute/,
+      })
+    }
+    t.equal((await send(other)).status, 202)
+    t.strictSame(replica.app.usage.tracker.unflushed, { allowed: 4, denied: 0 })
+    t.match(await (await replica.get('/metrics')).text(), /batches_total{result="rate_limited"} 3\n/)
+  },
+)
+
+t.test('no credential that is refused uses up the limit of one that is known', async (t) => {
+  const { url } = await testDatabase(t)
+  const token = 'agent-token-agent-token-1'
+  const replica = await startReplica(t, url, {
+    AGENT_TOKENS: token,
+    ADMIN_TOKENS: 'admin-token-admin-token-1',
+    RATE_LIMIT_PER_MINUTE: '1',
+  })
+  for (let n = 0; n < 5; n++) t.equal((await replica.send()).status, 401)
+  t.equal((await replica.send({}, { authorization: `Bearer ${token}` })).status, 202)
+})
+
+t.test(
+  'a window lasts a minute from its first batch, and credentials without end are forgotten oldest first',
+  async (t) => {
+    let now = 0
+    const hook = limitRate(1)
+    /** Seconds to wait, or 0 if it passed. */
+    const send = (credential: string) => {
+      let wait = 0
+      const reply = {
+        header: (_name: string, seconds: number) => {
+          wait = seconds
+        },
+      }
+      let refused: Error | undefined
+      const request = { credential, arrivedAt: now } as FastifyRequest
+      hook.call({} as never, request, reply as unknown as FastifyReply, (error) => {
+        refused = error
+      })
+      if ((refused !== undefined) !== wait > 0)
+        throw new Error('Retry-After without a refusal, or the reverse')
+      return wait
+    }
+    t.equal(send('one'), 0)
+    now = 20_500
+    t.equal(send('one'), 40)
+    now = 59_999
+    t.equal(send('one'), 1)
+    now = 60_000
+    t.equal(send('one'), 0)
+    t.equal(send('one'), 60)
+    for (let n = 0; n < 10_000; n++) if (send(`other-${n}`) !== 0) t.fail('refused')
+    t.equal(send('one'), 0, 'forgotten')
+    t.equal(send('other-9999'), 60, 'not forgotten')
+  },
+)

@@ -1,0 +1,121 @@
+// The status page as it is served: these files and no others, under headers that let nothing else in.
+
+import { readdir, readFile } from 'node:fs/promises'
+import { fileURLToPath } from 'node:url'
+import t from 'tap'
+import { testDatabase } from '../helpers/database.js'
+import { exchange } from '../helpers/raw.js'
+import { type Replica, startReplica } from '../helpers/replica.js'
+
+const source = fileURLToPath(new URL('../../src/page/assets/', import.meta.url))
+
+/** The page and all that it refers to, and that these refer to in turn, by path. */
+async function crawl(replica: Replica): Promise<Map<string, { response: Response; text: string }>> {
+  const found = new Map<string, { response: Response; text: string }>()
+  const queue = ['/']
+  for (let path = queue.pop(); path !== undefined; path = queue.pop()) {
+    if (found.has(path)) continue
+    const response = await replica.get(path)
+    const text = await response.text()
+    found.set(path, { response, text })
+    const links = path === '/' ? /<(?:link|script)[^>]+?(?:href|src)="([^"]+)"/g : /from '(\.[^']+)'/g
+    for (const [, link = ''] of text.matchAll(links))
+      queue.push(new URL(link, `${replica.url}${path}`).pathname)
+  }
+  return found
+}
+
+t.test('the page and all that it loads are served, typed, revalidated and locked down', async (t) => {
+  const { url } = await testDatabase(t)
+  const replica = await startReplica(t, url, {
+    AGENT_TOKENS: 'agent-token-agent-token-1',
+    ADMIN_TOKENS: 'admin-token-admin-token-1',
+  })
+  const files = await crawl(replica)
+  const own = (await readdir(source)).filter((name) => name !== 'index.html' && !name.endsWith('.d.ts'))
+  t.strictSame(
+    [...files.keys()].sort(),
+    ['/', ...[...own, 'uplot.js', 'uplot.css'].map((name) => `/page/${name}`)].sort(),
+    'every file of src/page/assets is reached, and uPlot',
+  )
+  const types = { '/': 'text/html', css: 'text/css', js: 'text/javascript', svg: 'image/svg+xml' }
+  for (const [path, { response }] of files) {
+    t.equal(response.status, 200, path)
+    const type = types[(path.split('.')[1] ?? '/') as keyof typeof types]
+    t.ok(response.headers.get('content-type')?.startsWith(type), `${path} is ${type}`)
+    t.match(Object.fromEntries(response.headers), {
+      'content-security-policy':
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; " +
+        "frame-ancestors 'none'; base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'",
+      'x-content-type-options': 'nosniff',
+      'referrer-policy': 'no-referrer',
+      'cache-control': 'no-cache',
+    })
+    const etag = response.headers.get('etag') ?? ''
+    const again = await replica.get(path, { 'if-none-match': etag })
+    t.equal(again.status, 304, path)
+    t.equal(await again.text(), '')
+    t.equal((await replica.get(path, { 'if-none-match': '"other"' })).status, 200, path)
+  }
+})
+
+t.test(
+  'no file refers to another host, nor holds markup that a script or style would run from',
+  async (t) => {
+    const { url } = await testDatabase(t)
+    for (const [path, { text }] of await crawl(await startReplica(t, url))) {
+      // The namespace of SVG, the URLs of the sample batch, and links in uPlot's comments: none is ever asked for.
+      const code = path === '/page/uplot.js' ? text.replaceAll(/^\s*(?:\/\/|\*).*$/gm, '') : text
+      const hosts = [...code.matchAll(/\b(?:https?:)?\/\/([\w.-]+\.[a-z]+)/g)].map(([, host = '']) => host)
+      t.strictSame(
+        hosts.filter((host) => !['www.w3.org', 'example.com', 'example.org'].includes(host)),
+        [],
+        path,
+      )
+      t.notMatch(
+        text,
+        /innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|localStorage|sessionStorage/,
+        path,
+      )
+      if (path === '/') t.notMatch(text, /<style|\sstyle=|\son\w+=|<script>/)
+    }
+  },
+)
+
+t.test('nothing else of the disk is served, whatever the path', async (t) => {
+  const { url } = await testDatabase(t)
+  const replica = await startReplica(t, url)
+  for (const path of [
+    '/page',
+    '/page/',
+    '/page/index.html',
+    '/page/uplot.d.ts',
+    '/page/uPlot.esm.js',
+    '/index.html',
+    '/package.json',
+    '/page/../package.json',
+    '/page/../../package.json',
+    '/page/%2e%2e/%2e%2e/package.json',
+    '/page/..%2f..%2fpackage.json',
+    '/page/..%5c..%5cpackage.json',
+    '//etc/passwd',
+    '/page/%00',
+  ]) {
+    const answer = await exchange(
+      replica.url,
+      `GET ${path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n`,
+    )
+    t.match(answer, /^HTTP\/1\.1 40[04] /, path)
+    t.match(answer, /"statusCode":40[04]/, path)
+    t.notMatch(answer, /"dependencies"/, path)
+  }
+})
+
+t.test('the build holds the page', async (t) => {
+  for (const name of await readdir(source))
+    t.equal(
+      await readFile(new URL(`../../dist/page/assets/${name}`, import.meta.url), 'utf8'),
+      await readFile(`${source}${name}`, 'utf8'),
+      name,
+    )
+})

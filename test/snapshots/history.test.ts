@@ -1,0 +1,182 @@
+// Usage over ranges of snapshots: calendar buckets in UTC, distinct counts merged.
+
+import t from 'tap'
+import { bucketsOf, readUsage, type Unit } from '../../src/snapshots/history.js'
+import { testDatabase } from '../helpers/database.js'
+import { recordSnapshot } from '../helpers/history.js'
+import { type Replica, startReplica } from '../helpers/replica.js'
+
+const day = (date: string) => new Date(`${date}T00:00:00Z`)
+
+t.test('a period counts in the bucket in which it ends, at an edge in the one before', async (t) => {
+  const { database, sql } = await testDatabase(t)
+  await recordSnapshot(sql, '2026-03-01T00:00:00Z', ['a', 'b'])
+  await recordSnapshot(sql, '2026-03-01T00:10:00Z', ['b', 'c'])
+  await recordSnapshot(sql, '2026-03-02T00:00:00Z', ['c', 'd'])
+  const usage = await database.run((db) =>
+    readUsage(db, { from: day('2026-02-28'), to: day('2026-03-03'), by: 'day' }),
+  )
+  t.strictSame(
+    usage.buckets.map(({ start, snapshots, unique_users, allowed_requests }) => [
+      start.toISOString().slice(0, 10),
+      snapshots,
+      unique_users,
+      allowed_requests,
+    ]),
+    [
+      ['2026-02-28', 1, 2, 10],
+      ['2026-03-01', 2, 3, 20],
+      ['2026-03-02', 0, 0, 0],
+    ],
+  )
+  t.match(usage.total, {
+    snapshots: 3,
+    unique_users: 4,
+    unique_workspaces: 4,
+    allowed_requests: 30,
+    denied_requests: 3,
+  })
+})
+
+t.test('what ended at from or before is out, what ended at to is in', async (t) => {
+  const { database, sql } = await testDatabase(t)
+  for (const time of ['10:00', '11:00', '12:00', '13:00'])
+    await recordSnapshot(sql, `2026-03-01T${time}:00Z`, [time])
+  const { total } = await database.run((db) =>
+    readUsage(db, {
+      from: new Date('2026-03-01T10:00:00Z'),
+      to: new Date('2026-03-01T12:00:00Z'),
+      by: 'hour',
+    }),
+  )
+  t.match(total, { snapshots: 2, unique_users: 2 })
+})
+
+t.test(
+  'daily, weekly and monthly active users are merged, whatever the time zone of the session',
+  async (t) => {
+    const { database, sql } = await testDatabase(t)
+    await sql`alter database ${sql((await sql`select current_database() as name`)[0]?.name)} set timezone to 'Pacific/Auckland'`
+    // 30 days from Monday, 1 June 2026; each day one user of every day and one of its own.
+    for (let n = 1; n <= 30; n++)
+      await recordSnapshot(sql, `2026-06-${String(n).padStart(2, '0')}T12:00:00Z`, ['always', `day-${n}`])
+    const range = { from: day('2026-06-01'), to: day('2026-07-01') }
+    const read = async (by: Unit) => {
+      const { total, buckets } = await database.run((db) => readUsage(db, { ...range, by }))
+      t.ok(Math.abs(total.unique_users - 31) <= 1)
+      return buckets.map((bucket) => bucket.unique_users)
+    }
+    t.strictSame(await read('day'), Array(30).fill(2))
+    for (const [found, truth] of (await read('week')).map(
+      (found, n) => [found, [8, 8, 8, 8, 3][n] ?? 0] as const,
+    ))
+      t.ok(Math.abs(found - truth) <= 1, `${found} of ${truth} in a week`)
+    t.equal((await read('month')).length, 1)
+  },
+)
+
+t.test('snapshots without sketches count with their own numbers', async (t) => {
+  const { database, sql } = await testDatabase(t)
+  await recordSnapshot(sql, '2026-03-01T10:00:00Z', ['a', 'b'])
+  await recordSnapshot(sql, '2026-03-01T11:00:00Z', ['a', 'b'])
+  await sql`update telemetry_snapshots set workspaces_sketch = null, users_sketch = null
+    where period_end = '2026-03-01T10:00:00Z'`
+  const { total } = await database.run((db) =>
+    readUsage(db, { from: day('2026-03-01'), to: day('2026-03-02'), by: 'day' }),
+  )
+  t.match(total, { unique_users: 4 })
+})
+
+t.test('buckets tile the range by the calendar', async (t) => {
+  const starts = (from: string, to: string, by: Unit) => {
+    const buckets = bucketsOf({ from: new Date(from), to: new Date(to), by })
+    for (const [n, { start }] of buckets.entries()) if (n > 0) t.strictSame(start, buckets[n - 1]?.end)
+    return buckets.map(({ start }) => start.toISOString().slice(0, 13))
+  }
+  t.strictSame(starts('2027-12-15T08:30:00Z', '2028-03-01T00:00:00Z', 'month'), [
+    '2027-12-01T00',
+    '2028-01-01T00',
+    '2028-02-01T00',
+  ])
+  // 29 December 2026 is a Tuesday.
+  t.strictSame(starts('2026-12-29T00:00:00Z', '2027-01-05T00:00:00Z', 'week'), [
+    '2026-12-28T00',
+    '2027-01-04T00',
+  ])
+  t.strictSame(starts('2026-12-31T23:59:59Z', '2027-01-01T00:00:01Z', 'hour'), [
+    '2026-12-31T23',
+    '2027-01-01T00',
+  ])
+  t.strictSame(starts('1969-12-30T12:00:00Z', '1970-01-01T00:00:00Z', 'day'), [
+    '1969-12-30T00',
+    '1969-12-31T00',
+  ])
+})
+
+t.test('the route answers JSON or CSV, with defaults, and says what is wrong with a query', async (t) => {
+  const { url, sql } = await testDatabase(t)
+  const replica: Replica = await startReplica(t, url)
+  await recordSnapshot(sql, '2026-03-01T10:00:00Z', ['a', 'b'])
+  const query = 'from=2026-03-01T00:00:00Z&to=2026-03-03T00:00:00Z'
+  const answer = await replica.get(`/telemetry/usage?${query}`)
+  const counts = {
+    snapshots: 1,
+    unique_workspaces: 2,
+    unique_users: 2,
+    allowed_requests: 10,
+    denied_requests: 1,
+  }
+  const none = {
+    snapshots: 0,
+    unique_workspaces: 0,
+    unique_users: 0,
+    allowed_requests: 0,
+    denied_requests: 0,
+  }
+  t.strictSame(await answer.json(), {
+    from: '2026-03-01T00:00:00.000Z',
+    to: '2026-03-03T00:00:00.000Z',
+    by: 'day',
+    total: counts,
+    buckets: [
+      { start: '2026-03-01T00:00:00.000Z', end: '2026-03-02T00:00:00.000Z', ...counts },
+      { start: '2026-03-02T00:00:00.000Z', end: '2026-03-03T00:00:00.000Z', ...none },
+    ],
+  })
+
+  const csv = await replica.get(`/telemetry/usage?${query}`, { accept: 'text/csv' })
+  t.match(csv.headers.get('content-type'), /^text\/csv/)
+  t.equal(
+    await csv.text(),
+    [
+      'start,end,snapshots,unique_workspaces,unique_users,allowed_requests,denied_requests',
+      '2026-03-01T00:00:00.000Z,2026-03-02T00:00:00.000Z,1,2,2,10,1',
+      '2026-03-02T00:00:00.000Z,2026-03-03T00:00:00.000Z,0,0,0,0,0',
+      '',
+    ].join('\r\n'),
+  )
+
+  const defaults = (await (await replica.get('/telemetry/usage')).json()) as {
+    from: string
+    to: string
+    by: string
+  }
+  t.equal(defaults.by, 'day')
+  t.equal(Date.parse(defaults.to) - Date.parse(defaults.from), 30 * 86_400_000)
+
+  for (const [bad, message] of [
+    ['from=2026-03-03T00:00:00Z&to=2026-03-01T00:00:00Z', /from must be before/],
+    ['from=march', /from must match format "date-time"/],
+    ['by=year', /by must be equal to one of the allowed values/],
+    ['by=hour&from=0001-01-01T00:00:00Z', /over 10000 buckets/],
+  ] as const) {
+    const response = await replica.get(`/telemetry/usage?${bad}`)
+    t.equal(response.status, 400, bad)
+    t.match(await response.json(), { message })
+  }
+  t.equal(
+    (await replica.get('/telemetry/usage?to=2026-06-30T23:59:60Z')).status,
+    200,
+    'a leap second is a time',
+  )
+})

@@ -1,0 +1,55 @@
+// Retention: what is old goes, in small steps; usage never does.
+
+import { randomUUID } from 'node:crypto'
+import t from 'tap'
+import { pruneReplicas, pruneSnapshots } from '../../src/snapshots/retention.js'
+import { testDatabase } from '../helpers/database.js'
+import { startReplica } from '../helpers/replica.js'
+
+t.test('snapshots older than the retention go, a hundred at a time', async (t) => {
+  const { database, sql } = await testDatabase(t)
+  await sql`insert into telemetry_snapshots
+    (id, trigger, reported_by, replicas, period_start, period_end, taken_at, unique_workspaces, unique_users,
+     unique_workspaces_summed, unique_users_summed, allowed_requests, denied_requests)
+    select gen_random_uuid(), 'manual', gen_random_uuid(), 0, moment, moment, moment, 0, 0, 0, 0, 0, 0
+    from (select now() - n * interval '1 hour' as moment from generate_series(1, 24 * 20) as n) as moments`
+  const count = async () => (await sql`select count(*)::int as n from telemetry_snapshots`)[0]?.n
+  const kept = 24 * 10 - 1
+  for (const left of [380, 280]) {
+    t.equal(await database.run((db) => pruneSnapshots(db, 10)), true)
+    t.equal(await count(), left)
+  }
+  t.equal(await database.run((db) => pruneSnapshots(db, 10)), false)
+  t.ok(Math.abs((await count()) - kept) <= 1)
+})
+
+t.test('replicas long dead go, those with usage or a recent flush stay', async (t) => {
+  const { database, sql } = await testDatabase(t)
+  const [dead, silent, fresh, used] = [randomUUID(), randomUUID(), randomUUID(), randomUUID()]
+  for (const [id, started, flushed] of [
+    [dead, 90, 31],
+    [silent, 31, null],
+    [fresh, 90, 1],
+    [used, 90, 60],
+  ] as const)
+    await sql`insert into boundary_usage_replicas values (${id}, 'test', '0', now() - ${started} * interval '1 day',
+      1, now() - ${flushed}::int * interval '1 day')`
+  await sql`insert into boundary_usage_stats (replica_id, unique_workspaces_count, unique_users_count,
+    allowed_requests, denied_requests, first_flush_seq, window_start, updated_at)
+    values (${used}, 1, 1, 1, 1, 1, now() - interval '60 days', now() - interval '60 days')`
+  t.equal(await database.run(pruneReplicas), false)
+  const left = await sql`select replica_id from boundary_usage_replicas`
+  t.strictSame(new Set(left.map(({ replica_id }) => replica_id)), new Set([fresh, used]))
+})
+
+t.test('the replica that takes a snapshot prunes', async (t) => {
+  const { url, sql } = await testDatabase(t)
+  const replica = await startReplica(t, url, { SNAPSHOT_RETENTION_DAYS: '1' })
+  await replica.post('/telemetry/snapshot')
+  await sql`update telemetry_snapshots set period_start = period_start - interval '2 days',
+    period_end = period_end - interval '2 days'`
+  await replica.post('/telemetry/snapshot')
+  for (let left = 2; left !== 1; )
+    left = (await sql`select count(*)::int as n from telemetry_snapshots`)[0]?.n
+  t.pass('one is left')
+})
