@@ -13,13 +13,15 @@ import { addFormats } from './http/formats.js'
 import { health } from './http/health.js'
 import metrics from './http/metrics.js'
 import openapi from './http/openapi.js'
-import { SHARED } from './http/schemas.js'
+import { HTTP_SCHEMAS } from './http/schemas.js'
 import shutdown from './http/shutdown.js'
 import { boundaryLogs } from './ingest/routes.js'
+import { INGEST_SCHEMAS } from './ingest/schemas.js'
 import { logStream, useLog } from './log.js'
 import { page } from './page/routes.js'
 import telemetryPlugin from './snapshots/plugin.js'
 import { telemetry } from './snapshots/routes.js'
+import { SNAPSHOT_SCHEMAS } from './snapshots/schemas.js'
 
 const HEADERS_TIMEOUT_MS = 10_000
 const KEEP_ALIVE_TIMEOUT_MS = 72_000 // longer than the idle timeout of common load balancers, 60 s
@@ -50,7 +52,7 @@ export async function buildApp(config: Config): Promise<FastifyInstance> {
   // A body that no route asks for is not read.
   app.removeAllContentTypeParsers()
 
-  for (const schema of SHARED) app.addSchema(schema)
+  for (const schema of [...HTTP_SCHEMAS, ...INGEST_SCHEMAS, ...SNAPSHOT_SCHEMAS]) app.addSchema(schema)
 
   await app.register(errors)
   await app.register(metrics)

@@ -6,8 +6,8 @@ import type { FastifyRequest } from 'fastify'
 import type { Identity } from '../http/auth.js'
 import { Forbidden, InvalidBody, InvalidJson, InvalidProtobuf } from '../http/errors.js'
 import { addFormats, UUID } from '../http/formats.js'
-import { type AcceptedSchema, BatchSchema, MAX_LOGS } from '../http/schemas.js'
 import { countWire, type WireBatch, WireError } from './protobuf.js'
+import { type AcceptedSchema, BatchSchema, MAX_LOGS } from './schemas.js'
 
 type JsonBatch = Static<typeof BatchSchema>
 type Counts = Static<typeof AcceptedSchema>

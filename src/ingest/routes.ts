@@ -7,15 +7,9 @@ import type { Config } from '../config.js'
 import { InvalidGzip, UnsupportedEncoding } from '../http/errors.js'
 import overload from '../http/overload.js'
 import { limitRate } from '../http/rate-limit.js'
-import {
-  AcceptedSchema,
-  BatchSchema,
-  IdentityHeadersSchema,
-  ProtobufBatchSchema,
-  ref,
-  responses,
-} from '../http/schemas.js'
+import { ref, responses } from '../http/schemas.js'
 import { type BatchBody, parseJson, parseProtobuf, readBatch } from './batch.js'
+import { AcceptedSchema, BatchSchema, IdentityHeadersSchema, ProtobufBatchSchema } from './schemas.js'
 
 const JSON_TYPE = 'application/json'
 const PROTOBUF_TYPE = 'application/x-protobuf'

@@ -5,15 +5,7 @@ import { Type } from '@sinclair/typebox'
 import { redeliver } from '../delivery/queue.js'
 import { InvalidQuery, NoSink, NotFound, SnapshotInProgress } from '../http/errors.js'
 import { toDate } from '../http/formats.js'
-import {
-  RecordedSnapshotSchema,
-  ReplicaListSchema,
-  ref,
-  responses,
-  SnapshotListSchema,
-  SnapshotSchema,
-  UsageSchema,
-} from '../http/schemas.js'
+import { ref, responses } from '../http/schemas.js'
 import {
   findSnapshot,
   LONGEST_MS,
@@ -26,6 +18,13 @@ import {
   type UsageBucket,
   type UsageRange,
 } from './history.js'
+import {
+  RecordedSnapshotSchema,
+  ReplicaListSchema,
+  SnapshotListSchema,
+  SnapshotSchema,
+  UsageSchema,
+} from './schemas.js'
 
 const common = { tags: ['admin'], security: [{ admin: [] }] }
 
