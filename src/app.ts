@@ -3,7 +3,7 @@
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import Fastify, { type FastifyInstance } from 'fastify'
 import type { Config } from './config.js'
-import usage from './counting/plugin.js'
+import counting from './counting/plugin.js'
 import database from './database/plugin.js'
 import delivery from './delivery/plugin.js'
 import auth from './http/auth.js'
@@ -19,7 +19,7 @@ import { boundaryLogs } from './ingest/routes.js'
 import { INGEST_SCHEMAS } from './ingest/schemas.js'
 import { logStream, useLog } from './log.js'
 import { page } from './page/routes.js'
-import telemetryPlugin from './snapshots/plugin.js'
+import snapshots from './snapshots/plugin.js'
 import { telemetry } from './snapshots/routes.js'
 import { SNAPSHOT_SCHEMAS } from './snapshots/schemas.js'
 
@@ -59,9 +59,9 @@ export async function buildApp(config: Config): Promise<FastifyInstance> {
   await app.register(shutdown, { config })
   await app.register(auth, { config })
   await app.register(database, { config })
-  await app.register(usage, { config })
+  await app.register(counting, { config })
   await app.register(delivery, { config })
-  await app.register(telemetryPlugin, { config })
+  await app.register(snapshots, { config })
 
   await app.register(openapi)
   await app.register(boundaryLogs, { config })

@@ -29,24 +29,24 @@ export async function logStream(isTerminal: boolean): Promise<DestinationStream>
 }
 
 /** What goes wrong for a while: one line when that begins and one when it is over, however often it is tried. */
-export interface Trouble {
+export interface OutageLog {
   failed(fields: object): void
-  worked(): void
+  recovered(): void
 }
 
-export function tellTrouble(
+export function outageLog(
   log: FastifyBaseLogger,
   level: 'warn' | 'error',
   begins: string,
   ends: string,
-): Trouble {
+): OutageLog {
   let isFailing = false
   return {
     failed(fields) {
       if (!isFailing) log[level](fields, begins)
       isFailing = true
     },
-    worked() {
+    recovered() {
       if (isFailing) log.info(ends)
       isFailing = false
     },

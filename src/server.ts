@@ -27,7 +27,7 @@ async function start(config: Config): Promise<void> {
       if (err) app.log.fatal({ err }, 'ending after an error that nothing caught')
       else app.log.info({ signal }, 'shutting down')
       await app.close()
-      if (hasFailed || !app.usage.isSettled) process.exit(1)
+      if (hasFailed || !app.counting.isSettled) process.exit(1)
       app.log.info('shut down')
     },
   )

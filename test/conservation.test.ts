@@ -41,7 +41,7 @@ t.test('100 concurrent agents against three replicas conserve every count', asyn
   done = true
   await snapshooting
 
-  await Promise.all(replicas.map((replica) => replica.app.usage.flush()))
+  await Promise.all(replicas.map((replica) => replica.app.counting.flush()))
   await replicas[0]?.post('/telemetry/snapshot')
   const [counted] =
     await sql`select sum(allowed_requests)::int as allowed, sum(denied_requests)::int as denied
@@ -57,10 +57,10 @@ t.test("distinct counts are the period's, over flushes and for each replica", as
   const owner_id = randomUUID()
   for (let n = 0; n < 3; n++) {
     await a.send({ owner_id })
-    await a.app.usage.flush()
+    await a.app.counting.flush()
     await b.send()
   }
-  await b.app.usage.flush()
+  await b.app.counting.flush()
   t.match(await (await a.post('/telemetry/snapshot')).json(), {
     replicas: 2,
     unique_workspaces: 6,

@@ -2,17 +2,17 @@
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { FlushOutcome } from './flush.js'
-import type { FlushBatch, Tracker } from './tracker.js'
+import type { Flush, Tracker } from './tracker.js'
 
 /** What came of one; `failed` if that is not known. */
-export type FlushTry = FlushOutcome | { result: 'failed'; error: unknown }
+export type FlushAttempt = FlushOutcome | { result: 'failed'; error: unknown }
 
 export interface FlusherOptions {
   tracker: Tracker
-  /** Writes one batch; rejects if its outcome is not known. */
-  apply: (batch: FlushBatch) => Promise<FlushOutcome>
+  /** Writes one flush; rejects if its outcome is not known. */
+  apply: (flush: Flush) => Promise<FlushOutcome>
   /** Told of every try. */
-  onTry?: (outcome: FlushTry, seconds: number) => void
+  onAttempt?: (outcome: FlushAttempt, seconds: number) => void
 }
 
 const FIRST_RETRY_MS = 100
@@ -23,7 +23,7 @@ export class CommitTimeoutError extends Error {
   override name = 'CommitTimeoutError'
 }
 
-/** Those who wait for one batch. */
+/** Those who wait for one flush. */
 interface Commit {
   promise: Promise<void>
   resolve: () => void
@@ -33,14 +33,14 @@ interface Commit {
  * At most one flush runs and at most one waits behind it; the one that waits carries all that is tracked until
  * it starts. So whoever calls flush() shares a round trip with all others who call it meanwhile.
  *
- * Whoever calls commit() waits for a batch, not for a try: the loop flushes as long as somebody waits, and backs
+ * Whoever calls commit() waits for a flush, not for a try: the loop flushes as long as somebody waits, and backs
  * off after failures for all of them together.
  */
 export class Flusher {
   #running: Promise<void> | undefined
   #waiting: Promise<void> | undefined
   #failures = 0
-  /** By the number of the batch; at most one frozen and one pending. */
+  /** By the number of the flush; at most one frozen and one pending. */
   readonly #commits = new Map<number, Commit>()
   #wake: (() => void) | undefined
   readonly #options: FlusherOptions
@@ -63,7 +63,7 @@ export class Flusher {
   }
 
   /**
-   * Resolves once what is tracked now is committed, sharing a flush with all who wait for the same batch. Rejects
+   * Resolves once what is tracked now is committed, sharing a flush with all who wait for the same flush. Rejects
    * with CommitTimeoutError after `timeoutMs`; it may be committed later all the same. Needs run() to be under way.
    */
   commit(timeoutMs: number): Promise<void> {
@@ -102,7 +102,7 @@ export class Flusher {
     while (!signal.aborted) {
       if (this.#failures > 0) await pause(retryDelay(this.#failures, intervalMs), signal)
       else if (this.#commits.size === 0) await this.#pauseUntilWanted(intervalMs, signal)
-      if (!signal.aborted) await this.flush().catch(() => {}) // reported by onTry
+      if (!signal.aborted) await this.flush().catch(() => {}) // reported by onAttempt
     }
   }
 
@@ -143,29 +143,29 @@ export class Flusher {
 
   async #flushAll(): Promise<void> {
     const { tracker } = this.#options
-    // An unsettled batch goes first, as it was; what came since is in the one after it.
+    // An unsettled flush goes first, as it was; what came since is in the one after it.
     if (tracker.unsettled) await this.#applyNext()
     await this.#applyNext()
   }
 
   async #applyNext(): Promise<void> {
-    const { tracker, apply, onTry } = this.#options
-    const batch = tracker.nextBatch()
-    if (!batch) return
+    const { tracker, apply, onAttempt } = this.#options
+    const flush = tracker.nextFlush()
+    if (!flush) return
     const start = performance.now()
     const seconds = () => (performance.now() - start) / 1000
     let outcome: FlushOutcome
     try {
-      outcome = await apply(batch)
+      outcome = await apply(flush)
     } catch (error) {
       this.#failures++
-      onTry?.({ result: 'failed', error }, seconds())
+      onAttempt?.({ result: 'failed', error }, seconds())
       throw error
     }
-    tracker.settle(batch, outcome.newPeriod)
+    tracker.settle(flush, outcome.newPeriod)
     this.#failures = 0
-    this.#commits.get(batch.flushSeq)?.resolve()
-    onTry?.(outcome, seconds())
+    this.#commits.get(flush.flushSeq)?.resolve()
+    onAttempt?.(outcome, seconds())
   }
 }
 

@@ -4,7 +4,7 @@ import { randomUUID } from 'node:crypto'
 import fp from 'fastify-plugin'
 import type { Config } from '../config.js'
 import { DatabaseUnavailable, OutcomeUnknown } from '../http/errors.js'
-import { tellTrouble } from '../log.js'
+import { outageLog } from '../log.js'
 import { version } from '../version.js'
 import { applyFlush, type Replica, registerReplica } from './flush.js'
 import { CommitTimeoutError, Flusher } from './flusher.js'
@@ -18,7 +18,7 @@ const COMMIT_TIMEOUT_MS = 10_000
 
 declare module 'fastify' {
   interface FastifyInstance {
-    usage: {
+    counting: {
       readonly replica: Replica
       readonly tracker: Tracker
       /** Resolves once everything tracked before the call is in the database. */
@@ -40,21 +40,16 @@ export default fp<{ config: Config }>(
     const { metrics, database, shutdown } = app
 
     const closing = new AbortController()
-    const trouble = tellTrouble(
-      app.log,
-      'error',
-      'flush failed: it will be tried again',
-      'flushes work again',
-    )
+    const trouble = outageLog(app.log, 'error', 'flush failed: it will be tried again', 'flushes work again')
     const flusher = new Flusher({
       tracker,
       apply: (batch) => database.run((db) => applyFlush(db, replica, batch)),
-      onTry: (outcome, seconds) => {
+      onAttempt: (outcome, seconds) => {
         metrics.flushes[outcome.result]++
         metrics.flushDuration.observe(seconds)
         if (outcome.result !== 'failed') {
           metrics.flushLastSuccess.set(Date.now() / 1000)
-          trouble.worked()
+          trouble.recovered()
           if (outcome.newPeriod) app.log.info('period opened')
         } else if (database.up) trouble.failed({ err: outcome.error }) // a lost one is told where it is noticed
         tellReadiness()
@@ -97,7 +92,7 @@ export default fp<{ config: Config }>(
       }
     }
 
-    app.decorate('usage', {
+    app.decorate('counting', {
       replica,
       tracker,
       flush: () => flusher.flush(),
@@ -164,5 +159,5 @@ export default fp<{ config: Config }>(
       }
     })
   },
-  { name: 'usage', dependencies: ['metrics', 'shutdown', 'database'] },
+  { name: 'counting', dependencies: ['metrics', 'shutdown', 'database'] },
 )

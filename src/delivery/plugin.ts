@@ -3,7 +3,7 @@
 import { EventEmitter, once } from 'node:events'
 import fp from 'fastify-plugin'
 import type { Config } from '../config.js'
-import { tellTrouble } from '../log.js'
+import { outageLog } from '../log.js'
 import {
   type Answer,
   attemptDelivery,
@@ -11,8 +11,8 @@ import {
   claimDelivery,
   type DeliveryResult,
   pendingDeliveries,
+  recordDelivery,
   type Sink,
-  settleDelivery,
 } from './queue.js'
 
 /** At the latest every so often a replica looks for what others have left. */
@@ -52,13 +52,13 @@ export default fp<{ config: Config }>(
     )
     if (!sink) return
 
-    const deliveries = tellTrouble(
+    const deliveries = outageLog(
       app.log,
       'warn',
       'delivery failed: it will be tried again',
       'deliveries work again',
     )
-    const records = tellTrouble(
+    const records = outageLog(
       app.log,
       'error',
       'deliveries cannot be read or recorded: it will be tried again',
@@ -74,7 +74,7 @@ export default fp<{ config: Config }>(
           await deliverAllDue(sink, signal)
           const { count, nextMs } = await database.run(pendingDeliveries)
           pending = count
-          records.worked()
+          records.recovered()
           if (nextMs !== null) wait = Math.min(wait, Math.max(0, nextMs))
         } catch (err) {
           if (database.up) records.failed({ err }) // a lost one is told where it is noticed
@@ -91,7 +91,7 @@ export default fp<{ config: Config }>(
         const answer = await attemptDelivery(sink, claim, signal)
         // Cut off by the shutdown: another replica will try when the claim is over.
         if (signal.aborted && answer.result === 'failed') return
-        const result = await database.run((db) => settleDelivery(db, claim, answer))
+        const result = await database.run((db) => recordDelivery(db, claim, answer))
         metrics.deliveries[result]++
         tell(claim, answer, result)
       }
@@ -99,7 +99,7 @@ export default fp<{ config: Config }>(
 
     function tell({ snapshot, attempt }: Claim, answer: Answer, result: DeliveryResult): void {
       if (answer.result === 'delivered') {
-        deliveries.worked()
+        deliveries.recovered()
         return
       }
       const fields = { snapshot_id: snapshot.id, attempt, error: answer.error }

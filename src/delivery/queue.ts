@@ -87,7 +87,7 @@ export async function attemptDelivery(sink: Sink, { snapshot }: Claim, signal: A
 }
 
 /** Records what came of the attempt, unless a later one has been made meanwhile. */
-export async function settleDelivery(
+export async function recordDelivery(
   db: Executor,
   { snapshot, attempt }: Claim,
   answer: Answer,

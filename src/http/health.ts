@@ -5,14 +5,14 @@ import { Type } from '@sinclair/typebox'
 import { ErrorSchema, HealthSchema, ref, responses } from './schemas.js'
 
 export const health: FastifyPluginAsyncTypebox = async (app) => {
-  const { metrics, database, usage } = app
+  const { metrics, database, counting } = app
   const common = { tags: ['probe'], security: [] }
 
   /** Why this replica should get no traffic; empty if it should. */
   function reasonsAgainst(): string[] {
     const reasons: string[] = []
     if (!database.isPrepared) reasons.push('the database schema is not in place yet')
-    if (usage.unready) reasons.push(usage.unready)
+    if (counting.unready) reasons.push(counting.unready)
     return reasons
   }
   metrics.gauge('boundary_usage_ready', 'Whether /-/ready says that this replica should get traffic.', () =>

@@ -15,7 +15,7 @@ const JSON_TYPE = 'application/json'
 const PROTOBUF_TYPE = 'application/x-protobuf'
 
 export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config }> = async (app, { config }) => {
-  const { metrics, usage } = app
+  const { metrics, counting } = app
 
   await app.register(overload, { config })
 
@@ -60,7 +60,7 @@ export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config }> = async
         reply.code(202).send(counts)
       }
       const committed =
-        allowed + denied > 0 ? usage.count(ids.workspaceId, ids.ownerId, allowed, denied) : undefined
+        allowed + denied > 0 ? counting.count(ids.workspaceId, ids.ownerId, allowed, denied) : undefined
       if (committed === undefined) return void accept()
       return committed.then(() => {
         accept()

@@ -2,7 +2,7 @@
 
 import fp from 'fastify-plugin'
 import type { Config } from '../config.js'
-import { tellTrouble } from '../log.js'
+import { outageLog } from '../log.js'
 import { pruneReplicas, pruneSnapshots } from './retention.js'
 import { runSchedule } from './schedule.js'
 import {
@@ -15,7 +15,7 @@ import {
 
 declare module 'fastify' {
   interface FastifyInstance {
-    telemetry: {
+    snapshots: {
       /** Flushes this replica, then shows the period in progress. */
       preview(): Promise<Snapshot>
       /** Flushes this replica, then takes the snapshot or says why not. */
@@ -26,8 +26,8 @@ declare module 'fastify' {
 
 export default fp<{ config: Config }>(
   async (app, { config }) => {
-    const { metrics, usage, database, delivery, shutdown } = app
-    const { replicaId } = usage.replica
+    const { metrics, counting, database, delivery, shutdown } = app
+    const { replicaId } = counting.replica
 
     metrics.gauge(
       'boundary_usage_snapshot_interval_seconds',
@@ -38,7 +38,7 @@ export default fp<{ config: Config }>(
     async function snapshot(trigger: Trigger): Promise<SnapshotOutcome> {
       const start = performance.now()
       try {
-        await usage.flush()
+        await counting.flush()
         const outcome = await database.run((db) =>
           takeSnapshot(db, {
             trigger,
@@ -74,16 +74,16 @@ export default fp<{ config: Config }>(
       }
     }
 
-    app.decorate('telemetry', {
+    app.decorate('snapshots', {
       snapshot,
       async preview() {
-        await usage.flush()
+        await counting.flush()
         return database.run((db) => previewSnapshot(db, replicaId))
       },
     })
 
     if (config.SNAPSHOT_INTERVAL_MS === 0) return
-    const trouble = tellTrouble(
+    const trouble = outageLog(
       app.log,
       'error',
       'scheduled snapshot failed: it will be tried again',
@@ -95,7 +95,7 @@ export default fp<{ config: Config }>(
           intervalMs: config.SNAPSHOT_INTERVAL_MS,
           attempt: async () => {
             const outcome = await snapshot('schedule')
-            trouble.worked()
+            trouble.recovered()
             return outcome
           },
           onError: (err) => {
@@ -107,5 +107,5 @@ export default fp<{ config: Config }>(
     )
     schedule.catch(() => {}) // told by database.prepared
   },
-  { name: 'telemetry', dependencies: ['metrics', 'shutdown', 'database', 'usage', 'delivery'] },
+  { name: 'snapshots', dependencies: ['metrics', 'shutdown', 'database', 'counting', 'delivery'] },
 )

@@ -52,7 +52,7 @@ export const telemetry: FastifyPluginAsyncTypebox = async (app) => {
         response: responses(200, ref(SnapshotSchema), 'What a snapshot would record now.', 401, 403, 503),
       },
     },
-    () => app.telemetry.preview(),
+    () => app.snapshots.preview(),
   )
 
   app.post(
@@ -68,7 +68,7 @@ export const telemetry: FastifyPluginAsyncTypebox = async (app) => {
       },
     },
     async () => {
-      const outcome = await app.telemetry.snapshot('manual')
+      const outcome = await app.snapshots.snapshot('manual')
       if (outcome.result !== 'taken') throw new SnapshotInProgress()
       return outcome.snapshot
     },

@@ -34,7 +34,7 @@ function newTracker(limit = 100_000): Tracker {
 }
 
 async function flush(tracker: Tracker, replicaId: string): Promise<void> {
-  const batch = tracker.nextBatch()
+  const batch = tracker.nextFlush()
   if (!batch) return
   const replica = { replicaId, name: 'bench', version: '0' }
   tracker.settle(batch, (await database.run((db) => applyFlush(db, replica, batch))).newPeriod)
@@ -112,7 +112,7 @@ async function flushes(): Promise<void> {
 }
 
 function sketchBytes(tracker: Tracker): number {
-  const batch = tracker.nextBatch()
+  const batch = tracker.nextFlush()
   return (
     (batch?.workspaces.toSketch().toBitString().length ?? 0) +
     (batch?.users.toSketch().toBitString().length ?? 0)

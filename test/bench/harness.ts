@@ -12,7 +12,7 @@ import { encode } from '../helpers/protobuf.js'
 import { randomBatches } from './bodies.js'
 
 const SERVER = fileURLToPath(new URL('../../dist/server.js', import.meta.url))
-const FLOORS = fileURLToPath(new URL('floors.ts', import.meta.url))
+const FLOORS = fileURLToPath(new URL('baselines.ts', import.meta.url))
 
 const canPin = spawnSync('taskset', ['--version']).status === 0 && availableParallelism() > 1
 export const cores = canPin ? { server: '0', load: '1' } : undefined

@@ -1,4 +1,4 @@
-// npm run bench: what ingest costs, as ratios to floors measured in the same run, interleaved. Takes names of parts,
+// npm run bench: what ingest costs, as ratios to baselines measured in the same run, interleaved. Takes names of parts,
 // and with --logs one size of batches.
 
 import { mkdirSync, writeFileSync } from 'node:fs'

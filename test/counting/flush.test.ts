@@ -3,15 +3,15 @@
 import { randomUUID } from 'node:crypto'
 import t from 'tap'
 import { applyFlush, registerReplica } from '../../src/counting/flush.js'
-import type { FlushBatch, Tracker } from '../../src/counting/tracker.js'
+import type { Flush, Tracker } from '../../src/counting/tracker.js'
 import { takeSnapshot } from '../../src/snapshots/snapshot.js'
 import { testDatabase, untilBlocked } from '../helpers/database.js'
 import { newTracker } from '../helpers/tracker.js'
 
 const fresh = () => ({ replicaId: randomUUID(), name: 'test', version: '0.0.0' })
 
-function nextBatch(tracker: Tracker): FlushBatch {
-  const batch = tracker.nextBatch()
+function nextFlush(tracker: Tracker): Flush {
+  const batch = tracker.nextFlush()
   if (!batch) throw new Error('nothing to flush')
   return batch
 }
@@ -22,7 +22,7 @@ t.test('two flushes in one period with different ids count both', async (t) => {
   const tracker = newTracker()
   for (const id of ['a', 'b']) {
     tracker.track(`workspace ${id}`, `owner ${id}`, 2, 1)
-    const batch = nextBatch(tracker)
+    const batch = nextFlush(tracker)
     const outcome = await database.run((db) => applyFlush(db, replica, batch))
     t.equal(outcome.result, 'applied')
     tracker.settle(batch, outcome.newPeriod)
@@ -42,7 +42,7 @@ t.test('ids of the last period do not leak into the next', async (t) => {
   const replica = fresh()
   const tracker = newTracker()
   const flush = async () => {
-    const batch = nextBatch(tracker)
+    const batch = nextFlush(tracker)
     const { newPeriod } = await database.run((db) => applyFlush(db, replica, batch))
     tracker.settle(batch, newPeriod)
     return newPeriod
@@ -65,7 +65,7 @@ t.test('a lost answer counts once: the same batch again changes nothing', async 
   const replica = fresh()
   const tracker = newTracker()
   tracker.track('w', 'o', 3, 4)
-  const batch = nextBatch(tracker)
+  const batch = nextFlush(tracker)
   await database.run((db) => applyFlush(db, replica, batch)) // and this answer is lost
   t.strictSame(await database.run((db) => applyFlush(db, replica, batch)), {
     result: 'duplicate',
@@ -73,7 +73,7 @@ t.test('a lost answer counts once: the same batch again changes nothing', async 
   })
   tracker.settle(batch, true)
   tracker.track('w', 'o', 1, 0)
-  const update = nextBatch(tracker)
+  const update = nextFlush(tracker)
   await database.run((db) => applyFlush(db, replica, update))
   t.strictSame(
     await database.run((db) => applyFlush(db, replica, update)),
@@ -89,7 +89,7 @@ t.test('a lost answer whose row a snapshot took counts once', async (t) => {
   const replica = fresh()
   const tracker = newTracker()
   tracker.track('w', 'o', 3, 4)
-  const batch = nextBatch(tracker)
+  const batch = nextFlush(tracker)
   await database.run((db) => applyFlush(db, replica, batch))
   await database.run((db) => takeSnapshot(db, { trigger: 'manual', reportedBy: replica.replicaId }))
   t.match(await database.run((db) => applyFlush(db, replica, batch)), { result: 'duplicate' })
@@ -103,7 +103,7 @@ t.test('two tries of one batch at the same moment count once', async (t) => {
   const replica = fresh()
   const tracker = newTracker()
   tracker.track('w', 'o', 5, 0)
-  const batch = nextBatch(tracker)
+  const batch = nextFlush(tracker)
   const outcomes = await Promise.all(
     Array.from({ length: 4 }, () => database.run((db) => applyFlush(db, replica, batch))),
   )
@@ -122,12 +122,12 @@ t.test("a flush that meets a snapshot's uncommitted delete opens a new period", 
   const replica = fresh()
   const tracker = newTracker()
   tracker.track('old', 'old', 1, 1)
-  const first = nextBatch(tracker)
+  const first = nextFlush(tracker)
   await database.run((db) => applyFlush(db, replica, first))
   tracker.settle(first, true)
 
   tracker.track('new', 'new', 10, 10)
-  const second = nextBatch(tracker)
+  const second = nextFlush(tracker)
   let flushing: ReturnType<typeof applyFlush> | undefined
   await sql.begin(async (tx) => {
     await tx`delete from boundary_usage_stats`
@@ -147,7 +147,7 @@ t.test(
     const replica = fresh()
     const tracker = newTracker()
     tracker.track('w', 'o', 1, 0)
-    const batch = nextBatch(tracker)
+    const batch = nextFlush(tracker)
     await database.run((db) => applyFlush(db, replica, batch))
     await database.run((db) => registerReplica(db, replica))
     const rows = await sql`select replica_id, last_flush_seq from boundary_usage_replicas`
@@ -167,7 +167,7 @@ t.test('a batch without new ids adds to the counters and leaves the sketches alo
   for (let n = 1; n <= 3; n++) {
     tracker.track('w', 'o', n, 0)
     const before = await sketches()
-    const batch = nextBatch(tracker)
+    const batch = nextFlush(tracker)
     t.equal(batch.hasNewIds, n === 1)
     const outcome = await database.run((db) => applyFlush(db, replica, batch))
     t.strictSame(outcome, { result: 'applied', newPeriod: n === 1 })
@@ -189,7 +189,7 @@ t.test('ids that the last period had seen set their bits again in the next', asy
       from boundary_usage_stats`
     )[0]?.n
   const flush = async () => {
-    const batch = nextBatch(tracker)
+    const batch = nextFlush(tracker)
     const outcome = await database.run((db) => applyFlush(db, replica, batch))
     tracker.settle(batch, outcome.newPeriod)
     return outcome
@@ -213,11 +213,11 @@ for (const form of ['lean', 'full'] as const) {
       const replica = fresh()
       const tracker = newTracker()
       tracker.track('w', 'o', 1, 1)
-      const first = nextBatch(tracker)
+      const first = nextFlush(tracker)
       tracker.settle(first, (await database.run((db) => applyFlush(db, replica, first))).newPeriod)
       for (let n = 0; n < 20; n++) {
         tracker.track(form === 'lean' ? 'w' : `w${n}`, 'o', 1, 1)
-        const batch = nextBatch(tracker)
+        const batch = nextFlush(tracker)
         t.equal(batch.hasNewIds, form === 'full')
         const tries = await Promise.all(
           [1, 2, 3].map(() => database.run((db) => applyFlush(db, replica, batch))),
@@ -237,10 +237,10 @@ t.test("a lean flush that meets a snapshot's uncommitted delete opens a new peri
   const replica = fresh()
   const tracker = newTracker()
   tracker.track('w', 'o', 1, 0)
-  const first = nextBatch(tracker)
+  const first = nextFlush(tracker)
   tracker.settle(first, (await database.run((db) => applyFlush(db, replica, first))).newPeriod)
   tracker.track('w', 'o', 5, 0)
-  const batch = nextBatch(tracker)
+  const batch = nextFlush(tracker)
   t.equal(batch.hasNewIds, false)
   let flush: Promise<unknown> = Promise.resolve()
   await sql.begin(async (tx) => {

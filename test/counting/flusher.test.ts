@@ -4,11 +4,11 @@ import { setImmediate as turn } from 'node:timers/promises'
 import t from 'tap'
 import type { FlushOutcome } from '../../src/counting/flush.js'
 import { Flusher, retryDelay } from '../../src/counting/flusher.js'
-import type { FlushBatch } from '../../src/counting/tracker.js'
+import type { Flush } from '../../src/counting/tracker.js'
 import { newTracker } from '../helpers/tracker.js'
 
 interface Call {
-  batch: FlushBatch
+  batch: Flush
   answer: (outcome?: Partial<FlushOutcome>) => void
   fail: () => void
 }
@@ -30,7 +30,7 @@ function setup() {
         })
         for (const watcher of watchers.splice(0)) watcher()
       }),
-    onTry: ({ result }) => results.push(result),
+    onAttempt: ({ result }) => results.push(result),
   })
   /** The nth write, as soon as it is made. */
   async function call(n: number): Promise<Call> {

@@ -11,7 +11,7 @@ function setup() {
 
 /** What a flush would carry, in numbers. */
 function summary(tracker: Tracker) {
-  const batch = tracker.nextBatch()
+  const batch = tracker.nextFlush()
   return (
     batch && {
       flushSeq: batch.flushSeq,
@@ -28,7 +28,7 @@ function settle(tracker: Tracker, newPeriod: boolean): void {
 
 t.test('nothing to flush when nothing happened', async (t) => {
   const { tracker } = setup()
-  t.equal(tracker.nextBatch(), undefined)
+  t.equal(tracker.nextFlush(), undefined)
   t.equal(tracker.unflushedAge, 0)
 })
 
@@ -44,7 +44,7 @@ t.test('an unsettled batch stays as it is, whatever is tracked meanwhile', async
 t.test('logs tracked while a flush is under way are in the next one', async (t) => {
   const { tracker } = setup()
   tracker.track('w1', 'o1', 2, 1)
-  tracker.nextBatch()
+  tracker.nextFlush()
   tracker.track('w2', 'o1', 10, 10)
   settle(tracker, true)
   t.strictSame(summary(tracker), { flushSeq: 2, own: [1, 1], period: [2, 1], requests: [10, 10] })
@@ -53,10 +53,10 @@ t.test('logs tracked while a flush is under way are in the next one', async (t) 
 t.test('a new period holds what its first batch held and what came since, and nothing older', async (t) => {
   const { tracker } = setup()
   tracker.track('old', 'old', 1, 0)
-  tracker.nextBatch()
+  tracker.nextFlush()
   settle(tracker, true)
   tracker.track('first', 'first', 1, 0)
-  tracker.nextBatch()
+  tracker.nextFlush()
   tracker.track('since', 'since', 1, 0)
   settle(tracker, true)
   t.strictSame(tracker.tracked, { workspaces: 2, users: 2 })
@@ -88,7 +88,7 @@ t.test('an id counts once in a period, and again in the flush after a snapshot',
 t.test('a batch is settled once, and only the one that is out', async (t) => {
   const { tracker } = setup()
   tracker.track('w', 'o', 1, 0)
-  const batch = tracker.nextBatch()
+  const batch = tracker.nextFlush()
   if (!batch) throw new Error('nothing to flush')
   tracker.settle(batch, true)
   t.throws(() => tracker.settle(batch, true))
@@ -99,7 +99,7 @@ t.test('the age is that of the oldest log that is not settled', async (t) => {
   tracker.track('w', 'o', 1, 0)
   clock.now += 50
   tracker.track('w', 'o', 1, 0)
-  tracker.nextBatch()
+  tracker.nextFlush()
   clock.now += 50
   tracker.track('w', 'o', 1, 0)
   t.equal(tracker.unflushedAge, 100)
@@ -120,16 +120,16 @@ t.test(
     t.ok(near(tracker.tracked.workspaces, 10_000))
     t.equal(tracker.tracked.users, 1)
 
-    const first = tracker.nextBatch()
+    const first = tracker.nextFlush()
     t.ok(first && near(first.workspaces.count, 10_000))
     for (let n = 5_000; n < 15_000; n++) tracker.track(`w${n}`, 'o', 1, 0)
     settle(tracker, true)
     t.ok(near(tracker.tracked.workspaces, 15_000), 'what is frozen and what is pending, merged')
-    const second = tracker.nextBatch()
+    const second = tracker.nextFlush()
     t.ok(second && near(second.workspaces.count, 10_000))
     settle(tracker, false)
     tracker.track('w7', 'o', 1, 0)
-    t.equal(tracker.nextBatch()?.hasNewIds, false, 'an id whose bit is there is not new')
+    t.equal(tracker.nextFlush()?.hasNewIds, false, 'an id whose bit is there is not new')
   },
 )
 
@@ -149,12 +149,12 @@ t.test('what was tracked before the key was known is sketched as if it had been'
   }
   for (const tracker of [early, late]) {
     track(tracker, 0, 20)
-    tracker.nextBatch()
+    tracker.nextFlush()
     track(tracker, 10, 40)
   }
   early.useHash(hash)
   for (const newPeriod of [true, false]) {
-    const [a, b] = [early.nextBatch(), late.nextBatch()]
+    const [a, b] = [early.nextFlush(), late.nextFlush()]
     for (const kind of ['workspaces', 'users'] as const) {
       t.equal(a?.[kind].toSketch().toBitString(), b?.[kind].toSketch().toBitString())
       t.equal(a?.[kind].count, b?.[kind].count)
@@ -179,7 +179,7 @@ t.test('without a key it is full at the limit, and takes more once it has one', 
 t.test('whether a batch has new ids is told for the period that it is in', async (t) => {
   const { tracker } = setup()
   const next = (newPeriod: boolean) => {
-    const isNew = tracker.nextBatch()?.hasNewIds
+    const isNew = tracker.nextFlush()?.hasNewIds
     settle(tracker, newPeriod)
     return isNew
   }
@@ -191,7 +191,7 @@ t.test('whether a batch has new ids is told for the period that it is in', async
   t.equal(next(false), true)
   // A snapshot took the row: the batch that finds out holds w alone, so what came meanwhile is new to the period.
   tracker.track('w', 'o', 1, 0)
-  t.equal(tracker.nextBatch()?.hasNewIds, false)
+  t.equal(tracker.nextFlush()?.hasNewIds, false)
   tracker.track('w', 'p', 1, 0)
   settle(tracker, true)
   t.equal(next(false), true)

@@ -29,7 +29,7 @@ t.test('replicas migrate, count, flush and report through a pooler', { skip }, a
     ])
     for (const { status } of answers) t.ok([200, 202, 409].includes(status), String(status))
   }
-  for (const replica of replicas) await replica.app.usage.flush()
+  for (const replica of replicas) await replica.app.counting.flush()
   const [row] = await sql`select
     (select coalesce(sum(allowed_requests), 0) from telemetry_snapshots)::int
     + (select coalesce(sum(allowed_requests), 0) from boundary_usage_stats)::int as allowed`

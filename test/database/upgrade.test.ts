@@ -88,7 +88,7 @@ t.test(
 
     t.equal(await flushBefore(sql, before, 3, 2, 1), true, 'it learns of the new period')
     await replica.send({ logs: logs(2, 0) })
-    await replica.app.usage.flush()
+    await replica.app.counting.flush()
     await snapshotBefore(sql)
     await replica.send({ logs: logs(3, 0) })
     t.match(await json(replica.get('/telemetry/snapshot')), {

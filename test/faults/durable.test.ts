@@ -46,7 +46,7 @@ t.test('batches that wait share a flush', async (t) => {
   const { url, sql } = await testDatabase(t)
   const proxy = await startProxy(t, Number(new URL(url).port))
   const replica = await startReplica(t, proxy.through(url), durable)
-  const { tracker } = replica.app.usage
+  const { tracker } = replica.app.counting
   proxy.judge(async ({ from }): Promise<Verdict> => {
     // The first flush does not get through until all batches are tracked.
     while (from === 'client' && tracker.pendingSeq === 2 && tracker.unflushed.allowed < 100) await nextTurn()
@@ -72,13 +72,13 @@ t.test(
       const ready = await replica.get('/-/ready')
       if (ready.status === 503) break
     }
-    const { unflushed } = replica.app.usage.tracker
+    const { unflushed } = replica.app.counting.tracker
     for (let n = 0; n < 5; n++) {
       const response = await replica.send({ logs: logs(1, 1) })
       t.equal(response.status, 503)
       t.equal(response.headers.get('retry-after'), '1')
     }
-    t.strictSame(replica.app.usage.tracker.unflushed, unflushed)
+    t.strictSame(replica.app.counting.tracker.unflushed, unflushed)
     proxy.setAway(false)
     t.equal((await first).status, 202, 'the one that waited is told when it is committed')
     t.equal((await replica.send({ logs: logs(4, 0) })).status, 202)

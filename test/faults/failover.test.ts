@@ -34,7 +34,7 @@ t.test('nothing is lost and nothing counted twice when a standby takes over unde
   await Promise.all(agents)
   t.ok(sent.afterwards > 0, 'a durable replica commits again')
 
-  for (const { app } of replicas) await app.usage.flush()
+  for (const { app } of replicas) await app.counting.flush()
   const [row] = await sql`select
     coalesce((select sum(allowed_requests) from telemetry_snapshots), 0)::int
     + coalesce((select sum(allowed_requests) from boundary_usage_stats), 0)::int as allowed,

@@ -130,7 +130,7 @@ const requests: fc.Arbitrary<HttpRequest> = fc
 
 /** What the replica holds, in requests and ids. */
 function held({ app }: Replica) {
-  return { ...app.usage.tracker.unflushed, ...app.usage.tracker.tracked }
+  return { ...app.counting.tracker.unflushed, ...app.counting.tracker.tracked }
 }
 
 async function usedBytes(): Promise<number> {

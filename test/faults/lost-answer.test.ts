@@ -20,7 +20,7 @@ t.test('a lost answer to a flush (the connection cut after the server committed)
     committed++
     return { cut: 0 }
   })
-  await t.rejects(replica.app.usage.flush())
+  await t.rejects(replica.app.counting.flush())
   t.equal(committed, 1)
   proxy.judge(() => 'pass')
   const [row] = await sql`select allowed_requests, denied_requests from boundary_usage_stats`

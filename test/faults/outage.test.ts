@@ -26,7 +26,7 @@ t.test('with the database away each try is one connection, and all is flushed wh
   t.ok(connections <= tries + 1, `${tries} tries, ${connections} connections, ${sent} batches`)
 
   proxy.setAway(false)
-  while (replica.app.usage.tracker.unflushedAge > 0) await sleep(POLL_MS)
+  while (replica.app.counting.tracker.unflushedAge > 0) await sleep(POLL_MS)
   t.match(await json(replica.get('/telemetry/snapshot')), { allowed_requests: sent })
 })
 
@@ -69,7 +69,7 @@ t.test('a connection that falls silent in the middle of a flush wedges nothing',
   await replica.send({ logs: logs(3, 2) })
   await silenced
   await replica.send({ logs: logs(1, 0) })
-  while (replica.app.usage.tracker.unflushedAge > 0) await sleep(POLL_MS)
+  while (replica.app.counting.tracker.unflushedAge > 0) await sleep(POLL_MS)
   t.match(await json(replica.get('/telemetry/snapshot')), { allowed_requests: 4, denied_requests: 2 })
 })
 

@@ -90,7 +90,7 @@ t.test('no token or an unknown one is 401 and counts nothing', async (t) => {
     await refused(t, await replica.send({}, headers), 401, /Authorization: Bearer/)
     for (const ask of adminRoutes) await refused(t, await ask(replica, headers), 401, /Authorization: Bearer/)
   }
-  t.strictSame(replica.app.usage.tracker.unflushed, { allowed: 0, denied: 0 })
+  t.strictSame(replica.app.counting.tracker.unflushed, { allowed: 0, denied: 0 })
 })
 
 t.test('/metrics wants its own token where one is set; the probes are open', async (t) => {
@@ -172,7 +172,7 @@ for (const { algorithm, key, signer } of schemes)
       unique_users: 1,
       allowed_requests: 3,
     })
-    const { unflushed } = replica.app.usage.tracker
+    const { unflushed } = replica.app.counting.tracker
     await refused(
       t,
       await replica.send({ ...ids, workspace_id: randomUUID() }, headers),
@@ -200,7 +200,7 @@ for (const { algorithm, key, signer } of schemes)
       'a.b.c',
     ])
       await refused(t, await replica.send({}, bearer(forged)), 401, /Authorization: Bearer/)
-    t.strictSame(replica.app.usage.tracker.unflushed, unflushed, 'and nothing was counted')
+    t.strictSame(replica.app.counting.tracker.unflushed, unflushed, 'and nothing was counted')
   })
 
 t.test('tokens and JWTs of agents may be used side by side', async (t) => {

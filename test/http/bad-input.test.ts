@@ -19,7 +19,7 @@ async function countsNothing(
   const { url } = await testDatabase(t)
   const replica = await startReplica(t, url, env)
   await replica.send({ logs: logs(7, 5) })
-  const { tracker } = replica.app.usage
+  const { tracker } = replica.app.counting
   const before = { ...tracker.unflushed, ...tracker.tracked }
   await test(replica)
   t.strictSame({ ...tracker.unflushed, ...tracker.tracked }, before, 'the counts did not move')
@@ -164,7 +164,7 @@ t.test('times that are no times are refused, and those at the edges are taken', 
     '١٢٣٤-01-31T12:30:00Z',
   ])
     await refused(t, await send(time), 400, /body\/logs\/0\/time must match format "date-time"/)
-  t.strictSame(replica.app.usage.tracker.unflushed, { allowed: 0, denied: 0 })
+  t.strictSame(replica.app.counting.tracker.unflushed, { allowed: 0, denied: 0 })
   for (const time of [
     '2026-01-31T12:30:00Z',
     '2026-01-31t12:30:00.123456789z',

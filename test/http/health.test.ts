@@ -31,7 +31,7 @@ t.test(
     const refused = await until(() => replica.get('/-/ready'), 503)
     t.equal(refused.headers.get('retry-after'), '1')
     t.match(await refused.json(), { status: 'unavailable', reasons: [/10 flush intervals/] })
-    t.ok(replica.app.usage.tracker.unflushedAge > 1_000)
+    t.ok(replica.app.counting.tracker.unflushedAge > 1_000)
     t.match(await scrape(), /^boundary_usage_ready 0$/m)
     t.ok(Number(/^boundary_usage_unflushed_age_seconds (\S+)$/m.exec(await scrape())?.[1]) > 1)
     t.equal((await replica.get('/-/healthy')).status, 200, 'it is healthy all the same')
@@ -86,7 +86,7 @@ t.test('every metric of the service is exported, with values that follow what ha
     'boundary_usage_snapshots_total{trigger="manual",result="taken"} 1',
     'boundary_usage_snapshot_duration_seconds_count 1',
     'boundary_usage_database_up 1',
-    `boundary_usage_build_info{version="${replica.app.usage.replica.version}"} 1`,
+    `boundary_usage_build_info{version="${replica.app.counting.replica.version}"} 1`,
     'http_request_duration_seconds_count{method="POST",route="/boundary/logs",status_code="202"} 1',
     'http_request_duration_seconds_count{method="POST",route="/boundary/logs",status_code="400"} 1',
   ])

@@ -31,7 +31,7 @@ t.test(
       })
     }
     t.equal((await send(other)).status, 202)
-    t.strictSame(replica.app.usage.tracker.unflushed, { allowed: 4, denied: 0 })
+    t.strictSame(replica.app.counting.tracker.unflushed, { allowed: 4, denied: 0 })
     t.match(await (await replica.get('/metrics')).text(), /batches_total{result="rate_limited"} 3\n/)
   },
 )

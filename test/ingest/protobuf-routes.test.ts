@@ -76,7 +76,7 @@ t.test('a resource of a later version is skipped, and unknown fields change noth
 t.test('an empty batch is accepted and tracks nobody', async (t) => {
   const replica = await start(t)
   t.strictSame(await json<unknown>(post(replica, encode({}))), { allowed: 0, denied: 0, skipped: 0 })
-  t.strictSame(replica.app.usage.tracker.tracked, { workspaces: 0, users: 0 })
+  t.strictSame(replica.app.counting.tracker.tracked, { workspaces: 0, users: 0 })
 })
 
 t.test('a JWT says whose the batch is; headers may repeat it and no more', async (t) => {
@@ -99,7 +99,7 @@ t.test('a JWT says whose the batch is; headers may repeat it and no more', async
     t.equal(response.status, 403)
     t.match(await response.json(), { message })
   }
-  t.strictSame(replica.app.usage.tracker.unflushed, { allowed: 2, denied: 0 })
+  t.strictSame(replica.app.counting.tracker.unflushed, { allowed: 2, denied: 0 })
 })
 
 t.test('what is refused says what to change and counts nothing', async (t) => {
@@ -132,7 +132,7 @@ t.test('what is refused says what to change and counts nothing', async (t) => {
     t.equal(response.status, status, String(message))
     t.match(await response.json(), { statusCode: status, code: /^[A-Z_]+$/, message })
   }
-  t.strictSame(replica.app.usage.tracker.unflushed, { allowed: 0, denied: 0 })
+  t.strictSame(replica.app.counting.tracker.unflushed, { allowed: 0, denied: 0 })
 })
 
 t.test('a batch cut anywhere but between two logs is refused and counts nothing', async (t) => {
@@ -146,5 +146,5 @@ t.test('a batch cut anywhere but between two logs is refused and counts nothing'
     if (response.status !== 400) t.equal(response.status, 400, `cut after ${length} bytes`)
     await response.body?.cancel()
   }
-  t.strictSame(replica.app.usage.tracker.unflushed, { allowed: 0, denied: 0 })
+  t.strictSame(replica.app.counting.tracker.unflushed, { allowed: 0, denied: 0 })
 })

@@ -90,17 +90,17 @@ t.test('a body may be compressed with gzip', async (t) => {
 t.test('no batch waits for a flush', async (t) => {
   const { url, sql } = await testDatabase(t)
   const replica = await startReplica(t, url)
-  const { usage } = replica.app
+  const { counting } = replica.app
   await replica.send({ logs: logs(3, 2) })
-  await usage.flush()
+  await counting.flush()
   await replica.send({ logs: logs(1, 1) })
   let flushing: Promise<void> | undefined
   await sql.begin(async (tx) => {
     await tx`select from boundary_usage_stats for update`
-    flushing = usage.flush()
+    flushing = counting.flush()
     await untilBlocked(sql)
     for (let n = 0; n < 20; n++) t.equal((await replica.send({ logs: logs(1, 0) })).status, 202)
-    t.equal(usage.tracker.unsettled?.allowedRequests, 1, 'the flush waits all the while')
+    t.equal(counting.tracker.unsettled?.allowedRequests, 1, 'the flush waits all the while')
   })
   await flushing
   t.match(await json(replica.get('/telemetry/snapshot')), { allowed_requests: 24, denied_requests: 3 })

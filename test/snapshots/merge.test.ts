@@ -14,7 +14,7 @@ import { newTracker } from '../helpers/tracker.js'
 async function flush(database: Database, users: Iterable<string>): Promise<void> {
   const tracker = newTracker()
   for (const user of users) tracker.track(user, user, 1, 0)
-  const batch = tracker.nextBatch()
+  const batch = tracker.nextFlush()
   if (!batch) throw new Error('nothing to flush')
   await database.run((db) =>
     applyFlush(db, { replicaId: randomUUID(), name: 'test', version: '0.0.0' }, batch),

@@ -17,7 +17,7 @@ t.test('a preview flushes this replica first, resets nothing and has no id', asy
     t.match(await response.json(), {
       id: null,
       trigger: 'manual',
-      reported_by: replica.app.usage.replica.replicaId,
+      reported_by: replica.app.counting.replica.replicaId,
       replicas: 1,
       unique_workspaces: 1,
       unique_users: 1,
@@ -127,12 +127,12 @@ t.test('replicas are listed with name, version, start and last flush', async (t)
   const first = await startReplica(t, url, { REPLICA_NAME: 'first' })
   const second = await startReplica(t, url, { REPLICA_NAME: 'second' })
   await second.send()
-  await second.app.usage.flush()
+  await second.app.counting.flush()
   const { replicas } = await json<{ replicas: unknown[] }>(first.get('/telemetry/replicas'))
-  const { replicaId, version } = first.app.usage.replica
+  const { replicaId, version } = first.app.counting.replica
   t.match(replicas, [
     { replica_id: replicaId, name: 'first', version, started_at: /Z$/, last_flush_at: null },
-    { replica_id: second.app.usage.replica.replicaId, name: 'second', last_flush_at: /Z$/ },
+    { replica_id: second.app.counting.replica.replicaId, name: 'second', last_flush_at: /Z$/ },
   ])
 })
 

@@ -21,7 +21,7 @@ const manual: SnapshotRequest = { trigger: 'manual', reportedBy: replicaId }
 async function use(database: Database, allowed: number, denied: number): Promise<void> {
   const tracker = newTracker()
   tracker.track(randomUUID(), randomUUID(), allowed, denied)
-  const batch = tracker.nextBatch()
+  const batch = tracker.nextFlush()
   if (!batch) throw new Error('nothing to flush')
   const replica = { replicaId: randomUUID(), name: 'test', version: '0.0.0' }
   await database.run((db) => applyFlush(db, replica, batch))

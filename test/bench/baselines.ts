@@ -1,4 +1,4 @@
-// The floors that ingest is measured against, each a server of its own: node --import tsx floors.ts <name>.
+// The baselines that ingest is measured against, each a server of its own: node --import tsx baselines.ts <name>.
 
 import { createServer } from 'node:http'
 import Fastify from 'fastify'
@@ -18,7 +18,7 @@ function count({ logs }: Batch) {
   return { allowed, denied, skipped: logs.length - allowed - denied }
 }
 
-const floors: Record<string, () => Promise<number>> = {
+const baselines: Record<string, () => Promise<number>> = {
   /** Reads the body and does nothing with it. */
   async bare() {
     return listen((_body) => '{}')
@@ -55,6 +55,6 @@ async function listen(answer: (body: Buffer) => string): Promise<number> {
   return typeof address === 'object' && address ? address.port : 0
 }
 
-const port = await floors[process.argv[2] ?? '']?.()
+const port = await baselines[process.argv[2] ?? '']?.()
 process.once('SIGTERM', () => process.exit()) // so that a profile is written
 process.stdout.write(`${port}\n`)
