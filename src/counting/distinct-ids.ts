@@ -1,12 +1,12 @@
-// A set of ids that is exact up to a limit, and from there on a sketch of itself.
+// A set of ids: exact up to a limit, a sketch beyond it.
 
 import { type Position, Sketch, type SketchHash } from './sketch.js'
 
-/** In place of a position, as long as the key that gives it has not been read. */
+/** Stands for a position until the deployment's key is known. */
 const UNKNOWN: Position = -1
 
 export class DistinctIds {
-  /** The ids and where their bits lie; undefined once there are more than the limit. */
+  /** Each id with its position in the sketch; undefined once the limit was exceeded. */
   #positions: Map<string, Position> | undefined = new Map()
   #sketch = new LazySketch()
   readonly #limit: number
@@ -16,17 +16,17 @@ export class DistinctIds {
     for (const source of sources) this.#absorb(source)
   }
 
-  /** Whether the id is known to be in it; never, once it is a sketch. */
+  /** Whether the set is known to contain the id; always false once it is a sketch. */
   has(id: string): boolean {
     return this.#positions?.has(id) === true
   }
 
-  /** Where the id's bit lies, if that is known. */
+  /** The id's position in the sketch, if the set knows it. */
   position(id: string): Position | undefined {
     return this.#positions?.get(id)
   }
 
-  /** Adds an id; false if it was there, or if its bit was and nothing more is known. */
+  /** Adds an id. Returns false if the set, or once it is a sketch the id's bit, already contained it. */
   add(id: string, position: Position = UNKNOWN): boolean {
     if (!this.#positions) return this.#sketch.add(position)
     if (this.#positions.has(id)) return false
@@ -38,23 +38,23 @@ export class DistinctIds {
     return true
   }
 
-  /** Fills in the positions that were not known when their ids were added. */
+  /** Sets the positions of ids that were added before the key was known. */
   resolve(hash: SketchHash): void {
     for (const [id, position] of this.#positions ?? [])
       if (position === UNKNOWN) this.#positions?.set(id, hash(id))
   }
 
-  /** Whether one more id would make it a sketch. */
+  /** Whether one more id would turn the set into a sketch. */
   get isAtLimit(): boolean {
     return this.#positions !== undefined && this.#positions.size >= this.#limit
   }
 
-  /** How many there are: exact up to the limit, from there on the sketch's estimate. */
+  /** The number of ids: exact up to the limit, the sketch's estimate beyond it. */
   get count(): number {
     return this.#positions?.size ?? Math.max(this.#limit, this.#sketch.estimate)
   }
 
-  /** Needs all positions to be known. */
+  /** Requires that all positions are known. */
   toSketch(): Sketch {
     if (!this.#positions) return this.#sketch.whole
     const sketch = new Sketch()
@@ -76,7 +76,7 @@ export class DistinctIds {
   }
 }
 
-/** A sketch that takes no memory until it is needed, and is estimated again only after it has changed. */
+/** A sketch that is allocated on first use and caches its estimate until it changes. */
 class LazySketch {
   #whole: Sketch | undefined
   #estimate: number | undefined
@@ -104,6 +104,6 @@ class LazySketch {
 }
 
 function known(position: Position): Position {
-  if (position === UNKNOWN) throw new Error('an id was sketched before the key was known')
+  if (position === UNKNOWN) throw new Error('an id cannot be added to a sketch before the key is known')
   return position
 }

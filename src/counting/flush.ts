@@ -1,4 +1,4 @@
-// The flush: the statements that carry a tracker's flush into the database exactly once.
+// The statements that write a flush to the database exactly once.
 
 import { eq, sql } from 'drizzle-orm'
 import type { Executor } from '../database/client.js'
@@ -9,23 +9,22 @@ import type { Flush } from './tracker.js'
 
 const SKETCH = sql.raw(String(SKETCH_BITS))
 
-/** This process, as other replicas and people see it. */
+/** The identity of this process. */
 export interface Replica {
   readonly replicaId: string
   readonly name: string
   readonly version: string
 }
 
-/** `duplicate`: an earlier try had been applied and its answer was lost. */
+/** `duplicate`: an earlier attempt was applied and its response lost. */
 export interface FlushOutcome {
   readonly result: 'applied' | 'duplicate'
-  /** The flush was the first of a period: a snapshot had taken the replica's row. */
+  /** Whether the flush inserted the usage row, because a snapshot had deleted the previous one. */
   readonly newPeriod: boolean
 }
 
 /**
- * Makes the replica known before its first flush.
- * Takes no lock but its own row's; doing it twice changes nothing.
+ * Registers the replica before its first flush. Idempotent; locks only the replica's own row.
  */
 export async function registerReplica(db: Executor, replica: Replica): Promise<void> {
   await db
@@ -41,9 +40,9 @@ export async function registerReplica(db: Executor, replica: Replica): Promise<v
 }
 
 /**
- * Applies a flush, or finds that an earlier try of it was applied. Rejects if the outcome is not known; then the
- * same flush is to be tried again. A flush without new ids takes the lean form, and the full one only if that
- * finds no row to add to: a snapshot has taken it, or an earlier try was applied.
+ * Applies a flush, or finds that an earlier attempt was applied. Rejects if the outcome is unknown; the same flush
+ * must then be attempted again. A flush without new ids takes the lean form. If that touches no row, because a
+ * snapshot deleted it or an earlier attempt was applied, the full form follows.
  */
 export async function applyFlush(db: Executor, replica: Replica, flush: Flush): Promise<FlushOutcome> {
   if (!flush.hasNewIds && (await applyLean(db, replica, flush)))
@@ -52,7 +51,7 @@ export async function applyFlush(db: Executor, replica: Replica, flush: Flush): 
   const applied = await applyFull(db, replica, flush)
   if (applied) return { result: 'applied', newPeriod: applied.firstFlushSeq === flush.flushSeq }
 
-  // The row may be gone by now: a snapshot took it, and the next flush will open a period by itself.
+  // Without a row, a snapshot has deleted it since, and the next flush opens a period by itself.
   const [stats] = await db
     .select({ firstFlushSeq: boundaryUsageStats.first_flush_seq })
     .from(boundaryUsageStats)
@@ -61,14 +60,11 @@ export async function applyFlush(db: Executor, replica: Replica, flush: Flush): 
 }
 
 /**
- * Carries counts and sketches.
- *
- * One statement. The fence is the replica's row in boundary_usage_replicas: it moves to this flush's number
- * only from a lower one, and what is added to the usage row hangs on its having moved. Two tries of one flush
- * meet at the fence's row lock: the second waits, then sees the first one's number and does nothing. A
- * snapshot that is deleting the usage row holds that row's lock: the upsert waits for its commit and then
- * inserts, which opens the new period. So the sketches are those of the flush: bits that the last period had
- * seen must be set again.
+ * Writes counts and sketches in one statement. The fence is the replica's row in boundary_usage_replicas: it moves to
+ * this flush's number only from a lower one, and the usage row changes only if the fence moved. Two attempts of one
+ * flush meet at the fence's row lock: the second waits, then sees the first one's number and does nothing. While a
+ * snapshot deletes the usage row, the upsert waits for its commit and then inserts, which opens the new period.
+ * Therefore the sketches contain the flush's ids only: the new period must set again the bits of the previous one.
  */
 async function applyFull(
   db: Executor,
@@ -107,11 +103,11 @@ async function applyFull(
 }
 
 /**
- * Adds to the counters of a row that is there, which holds all ids of the flush. False if it did nothing.
+ * Adds to the counters of an existing row that contains all ids of the flush. Returns false if it changed nothing.
  *
- * One statement. The usage row is locked first: a snapshot that is deleting it is waited for, and then there is
- * no row and the fence stays where it is; one that comes later waits for this. Only then does the fence move,
- * and only if it does are the counters added to.
+ * The statement locks the usage row first. If a snapshot is deleting that row, the statement waits, finds no row and
+ * leaves the fence where it is; a later snapshot waits for this statement. The counters change only if the fence
+ * moved.
  */
 async function applyLean(db: Executor, replica: Replica, flush: Flush): Promise<boolean> {
   const [row] = await db.execute(sql`

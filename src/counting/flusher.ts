@@ -1,46 +1,46 @@
-// Runs the flushes of one replica: one at a time, shared by whoever waits, tried again until applied.
+// Runs one replica's flushes: one at a time, shared by all waiters, retried until applied.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { FlushOutcome } from './flush.js'
 import type { Flush, Tracker } from './tracker.js'
 
-/** What came of one; `failed` if that is not known. */
+/** The outcome of one attempt; `failed` if it is unknown. */
 export type FlushAttempt = FlushOutcome | { result: 'failed'; error: unknown }
 
 export interface FlusherOptions {
   tracker: Tracker
-  /** Writes one flush; rejects if its outcome is not known. */
+  /** Writes one flush; rejects if its outcome is unknown. */
   apply: (flush: Flush) => Promise<FlushOutcome>
-  /** Told of every try. */
+  /** Called after every attempt. */
   onAttempt?: (outcome: FlushAttempt, seconds: number) => void
 }
 
 const FIRST_RETRY_MS = 100
 const LONGEST_DRAIN_RETRY_MS = 500
 
-/** What was tracked has not been committed in time: it may be later. */
+/** The flush was not committed in time; it may be committed later. */
 export class CommitTimeoutError extends Error {
   override name = 'CommitTimeoutError'
 }
 
-/** Those who wait for one flush. */
+/** The waiters for one flush. */
 interface Commit {
   promise: Promise<void>
   resolve: () => void
 }
 
 /**
- * At most one flush runs and at most one waits behind it; the one that waits carries all that is tracked until
- * it starts. So whoever calls flush() shares a round trip with all others who call it meanwhile.
+ * At most one flush runs and at most one waits behind it. The waiting one contains everything that is tracked until
+ * it starts, so all callers of flush() in the meantime share one round trip.
  *
- * Whoever calls commit() waits for a flush, not for a try: the loop flushes as long as somebody waits, and backs
- * off after failures for all of them together.
+ * Callers of commit() wait for a flush, not for an attempt: the loop flushes while there are waiters, and backs off
+ * after failures for all of them together.
  */
 export class Flusher {
   #running: Promise<void> | undefined
   #waiting: Promise<void> | undefined
   #failures = 0
-  /** By the number of the flush; at most one frozen and one pending. */
+  /** Waiters by flush number: at most one frozen and one pending flush. */
   readonly #commits = new Map<number, Commit>()
   #wake: (() => void) | undefined
   readonly #options: FlusherOptions
@@ -49,12 +49,12 @@ export class Flusher {
     this.#options = options
   }
 
-  /** Resolves once everything tracked before the call is in the database; rejects if one try at that fails. */
+  /** Resolves once everything tracked before the call is in the database; rejects if an attempt fails. */
   flush(): Promise<void> {
     if (this.#waiting) return this.#waiting
     if (!this.#running) return this.#start()
     this.#waiting = this.#running
-      .catch(() => {}) // told to those who wait for that one
+      .catch(() => {}) // reported to that flush's own waiters
       .then(() => {
         this.#waiting = undefined
         return this.#start()
@@ -63,8 +63,8 @@ export class Flusher {
   }
 
   /**
-   * Resolves once what is tracked now is committed, sharing a flush with all who wait for the same flush. Rejects
-   * with CommitTimeoutError after `timeoutMs`; it may be committed later all the same. Needs run() to be under way.
+   * Resolves once everything tracked before the call is committed; waiters share a flush. Rejects with
+   * CommitTimeoutError after `timeoutMs`; the flush may still be committed later. Requires that run() is running.
    */
   commit(timeoutMs: number): Promise<void> {
     const seq = this.#options.tracker.pendingSeq
@@ -80,8 +80,8 @@ export class Flusher {
       resolve: () => {
         clearTimeout(timer)
         this.#commits.delete(seq)
-        // Behind the statement of the next flush, which the driver sends by setImmediate() once all promises that
-        // are settled now have had their turn: so the database works while the many who waited are answered.
+        // Resolve after the driver has written the next flush, which it does in a setImmediate() callback, so that
+        // the database works while the waiters' responses are sent.
         process.nextTick(() => setImmediate(resolve))
       },
     })
@@ -89,14 +89,14 @@ export class Flusher {
     return promise
   }
 
-  /** Whether the last try failed. */
+  /** Whether the last attempt failed. */
   get isFailing(): boolean {
     return this.#failures > 0
   }
 
   /**
-   * Flushes every `intervalMs` until aborted; at once while somebody waits for a commit; after a failure by
-   * exponential backoff with jitter, never slower than the interval.
+   * Flushes every `intervalMs` until aborted, and immediately while there are waiters for a commit. After a failure
+   * it backs off exponentially with jitter, by at most the interval.
    */
   async run(intervalMs: number, signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
@@ -120,7 +120,7 @@ export class Flusher {
     })
   }
 
-  /** Flushes all there is, trying again for `timeoutMs`; then rejects with the last error. */
+  /** Flushes everything, with retries for `timeoutMs`; then rejects with the last error. */
   async drain(timeoutMs: number): Promise<void> {
     const deadline = performance.now() + timeoutMs
     for (let failures = 1; ; failures++) {
@@ -143,7 +143,7 @@ export class Flusher {
 
   async #flushAll(): Promise<void> {
     const { tracker } = this.#options
-    // An unsettled flush goes first, as it was; what came since is in the one after it.
+    // An unsettled flush goes first and unchanged; what arrived since is in the next one.
     if (tracker.unsettled) await this.#applyNext()
     await this.#applyNext()
   }
@@ -169,12 +169,12 @@ export class Flusher {
   }
 }
 
-/** Delay before the next try after so many failures, in milliseconds: exponential, with jitter, at most `longestMs`. */
+/** Delay before the next attempt in milliseconds: exponential in the failures, with jitter, at most `longestMs`. */
 export function retryDelay(failures: number, longestMs: number): number {
   return Math.min(longestMs, FIRST_RETRY_MS * 2 ** (failures - 1)) * (0.5 + Math.random() / 2)
 }
 
-/** Waits; an abort ends it early, and that is no error. */
+/** Waits; an abort ends the wait early without an error. */
 async function pause(ms: number, signal: AbortSignal): Promise<void> {
   await sleep(ms, undefined, { signal }).catch(() => {})
 }
@@ -198,6 +198,6 @@ async function withTimeout<T>(promise: Promise<T>, ms: number): Promise<T> {
     return await Promise.race([promise, timeout])
   } finally {
     controller.abort()
-    timeout.catch(() => {}) // aborted: nobody waits any more
+    timeout.catch(() => {}) // aborted: there is no waiter any more
   }
 }

@@ -1,4 +1,4 @@
-// The sketch: a fixed-size summary of a set of ids, from which its distinct count is estimated, merged by OR.
+// The sketch: a fixed-size summary of a set of ids, from which its distinct count is estimated. Sketches merge by OR.
 
 import { createHmac, createSecretKey } from 'node:crypto'
 
@@ -6,40 +6,40 @@ import { createHmac, createSecretKey } from 'node:crypto'
  * Probabilistic counting with stochastic averaging (PCSA; Flajolet and Martin, "Probabilistic counting algorithms
  * for data base applications", 1985): an id's hash chooses one of BUCKETS at random and a rank j with probability
  * 2^-(j+1), and sets that bit. The same id sets the same bit again, so the union of two sets is the OR of their
- * sketches. Bits lie rank by rank: a sketch of few ids ends in zeros, and the bits of one rank are a substring.
+ * sketches. Bits are stored rank by rank: a sketch of few ids ends in zeros, and the bits of one rank are a substring.
  */
 export const BUCKETS = 8_192
 export const RANKS = 24
 export const SKETCH_BITS = BUCKETS * RANKS
 
-/** Where an id's bit lies: rank * BUCKETS + bucket. */
+/** The index of an id's bit: rank * BUCKETS + bucket. */
 export type Position = number
 export type SketchHash = (id: string) => Position
 
-/** Enough for the sum of any number of ids that can be counted exactly. */
-const MOST = Number.MAX_SAFE_INTEGER
-const LAST = RANKS - 1
+/** The estimate of a full sketch. */
+const MAX_ESTIMATE = Number.MAX_SAFE_INTEGER
+const LAST_RANK = RANKS - 1
 
 /**
- * The hash under a deployment's key: HMAC-SHA-256, of which 13 bits choose the bucket and the leading zeros of 32
- * others are the rank. Without the key nobody can tell whether a known id is in a sketch.
+ * The hash under a deployment's key: HMAC-SHA-256. 13 of its bits choose the bucket; the number of leading zeros in
+ * 32 others is the rank. Without the key, a sketch does not reveal whether it contains a known id.
  */
 export function sketchHash(key: Uint8Array): SketchHash {
   const secret = createSecretKey(key)
   return (id) => {
-    // As a string, because making a Buffer of it takes as long as the hash.
+    // The digest is a string because creating a Buffer takes as long as the hash itself.
     const digest = createHmac('sha256', secret).update(id, 'latin1').digest('binary')
     const byte = (index: number) => digest.charCodeAt(index)
     const bucket = ((byte(6) << 8) | byte(7)) & (BUCKETS - 1)
     const rank = Math.clz32((byte(0) << 24) | (byte(1) << 16) | (byte(2) << 8) | byte(3))
-    return Math.min(rank, LAST) * BUCKETS + bucket
+    return Math.min(rank, LAST_RANK) * BUCKETS + bucket
   }
 }
 
 export class Sketch {
   readonly #bytes = new Uint8Array(SKETCH_BITS / 8)
 
-  /** Sets the bit; false if it was set. */
+  /** Sets the bit. Returns false if it was already set. */
   add(position: Position): boolean {
     const index = position >> 3
     const mask = 0x80 >> (position & 7)
@@ -48,13 +48,13 @@ export class Sketch {
     return (before & mask) === 0
   }
 
-  /** Makes this the sketch of both sets. */
+  /** Turns this into the sketch of the union of both sets. */
   merge(other: Sketch): void {
     for (let index = 0; index < this.#bytes.length; index++)
       this.#bytes[index] = (this.#bytes[index] ?? 0) | (other.#bytes[index] ?? 0)
   }
 
-  /** How many buckets have the bit of each rank. */
+  /** For each rank, the number of buckets whose bit is set. */
   columnSums(): number[] {
     const sums: number[] = []
     const perRank = BUCKETS / 8
@@ -69,12 +69,11 @@ export class Sketch {
     return sums
   }
 
-  /** See estimate(). */
   estimate(): number {
     return estimate(this.columnSums())
   }
 
-  /** As PostgreSQL reads a bit string, without the zeros at its end: a cast to bit(n) puts them back. */
+  /** A PostgreSQL bit string without trailing zeros, which a cast to bit(n) restores. */
   toBitString(): string {
     const end = this.#bytes.findLastIndex((byte) => byte !== 0) + 1
     return `x${Buffer.from(this.#bytes.buffer, 0, end).toString('hex')}`
@@ -82,17 +81,17 @@ export class Sketch {
 }
 
 /**
- * The maximum-likelihood estimate of the distinct count, from the column sums of a sketch or of several merged.
+ * The maximum-likelihood estimate of the distinct count, from the column sums of a (merged) sketch.
  * Of n ids, a bit of rank j stays unset with probability exp(-n * q), q = 2^-(j+1) / BUCKETS (the last rank takes
  * the tail); the likelihood of all bits is greatest where its derivative is zero. Standard error: 0.7 % from
- * 1,000 ids to billions; below some hundred ids it is off by one at the most, as a rule.
+ * 1,000 ids to billions; up to 100 ids it is usually off by at most one.
  */
 export function estimate(columnSums: readonly number[]): number {
-  const ranks = columnSums.map((set, rank) => ({ set, q: 2 ** -Math.min(rank + 1, LAST) / BUCKETS }))
+  const ranks = columnSums.map((set, rank) => ({ set, q: 2 ** -Math.min(rank + 1, LAST_RANK) / BUCKETS }))
   const unset = ranks.reduce((sum, { set, q }) => sum + (BUCKETS - set) * q, 0)
   if (ranks.every(({ set }) => set === 0)) return 0
-  if (unset === 0) return MOST
-  // Falls as n grows: the bits that are set ask for more ids, those that are not for fewer.
+  if (unset === 0) return MAX_ESTIMATE
+  // The derivative of the log-likelihood. It falls as n grows.
   const slope = (n: number) =>
     ranks.reduce((sum, { set, q }) => sum + (set * q) / Math.expm1(n * q), 0) - unset
 

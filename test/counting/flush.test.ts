@@ -1,4 +1,4 @@
-// The flush against a real PostgreSQL: applied once, whatever its answers do.
+// Flushes on a real PostgreSQL are applied once, whether or not their responses arrive.
 
 import { randomUUID } from 'node:crypto'
 import t from 'tap'
@@ -11,9 +11,9 @@ import { newTracker } from '../helpers/tracker.js'
 const fresh = () => ({ replicaId: randomUUID(), name: 'test', version: '0.0.0' })
 
 function nextFlush(tracker: Tracker): Flush {
-  const batch = tracker.nextFlush()
-  if (!batch) throw new Error('nothing to flush')
-  return batch
+  const flush = tracker.nextFlush()
+  if (!flush) throw new Error('nothing to flush')
+  return flush
 }
 
 t.test('two flushes in one period with different ids count both', async (t) => {
@@ -22,90 +22,97 @@ t.test('two flushes in one period with different ids count both', async (t) => {
   const tracker = newTracker()
   for (const id of ['a', 'b']) {
     tracker.track(`workspace ${id}`, `owner ${id}`, 2, 1)
-    const batch = nextFlush(tracker)
-    const outcome = await database.run((db) => applyFlush(db, replica, batch))
+    const flush = nextFlush(tracker)
+    const outcome = await database.run((db) => applyFlush(db, replica, flush))
     t.equal(outcome.result, 'applied')
-    tracker.settle(batch, outcome.newPeriod)
+    tracker.settle(flush, outcome.newPeriod)
   }
-  const [row] = await sql`select * from boundary_usage_stats`
-  t.match(row, {
-    unique_workspaces_count: '2',
-    unique_users_count: '2',
-    allowed_requests: '4',
-    denied_requests: '2',
-    first_flush_seq: '1',
-  })
+  const [row] = await sql`select unique_workspaces_count, unique_users_count, allowed_requests,
+    denied_requests, first_flush_seq from boundary_usage_stats`
+  t.strictSame(
+    { ...row },
+    {
+      unique_workspaces_count: '2',
+      unique_users_count: '2',
+      allowed_requests: '4',
+      denied_requests: '2',
+      first_flush_seq: '1',
+    },
+  )
 })
 
 t.test('ids of the last period do not leak into the next', async (t) => {
   const { database, sql } = await testDatabase(t)
   const replica = fresh()
   const tracker = newTracker()
-  const flush = async () => {
-    const batch = nextFlush(tracker)
-    const { newPeriod } = await database.run((db) => applyFlush(db, replica, batch))
-    tracker.settle(batch, newPeriod)
+  const flushNext = async () => {
+    const flush = nextFlush(tracker)
+    const { newPeriod } = await database.run((db) => applyFlush(db, replica, flush))
+    tracker.settle(flush, newPeriod)
     return newPeriod
   }
   tracker.track('old 1', 'old 1', 1, 0)
   tracker.track('old 2', 'old 2', 1, 0)
-  t.equal(await flush(), true, 'the first flush ever opens a period')
+  t.equal(await flushNext(), true, 'the first flush opens a period')
   await database.run((db) => takeSnapshot(db, { trigger: 'manual', reportedBy: replica.replicaId }))
 
   tracker.track('new 1', 'new 1', 1, 0)
-  t.equal(await flush(), true, 'so does the first after a snapshot')
+  t.equal(await flushNext(), true, 'so does the first after a snapshot')
   tracker.track('new 2', 'new 2', 1, 0)
-  t.equal(await flush(), false)
+  t.equal(await flushNext(), false)
   const [row] = await sql`select unique_workspaces_count, unique_users_count from boundary_usage_stats`
   t.strictSame({ ...row }, { unique_workspaces_count: '2', unique_users_count: '2' })
 })
 
-t.test('a lost answer counts once: the same batch again changes nothing', async (t) => {
+t.test('a lost response counts once: the same flush again changes nothing', async (t) => {
   const { database, sql } = await testDatabase(t)
   const replica = fresh()
   const tracker = newTracker()
   tracker.track('w', 'o', 3, 4)
-  const batch = nextFlush(tracker)
-  await database.run((db) => applyFlush(db, replica, batch)) // and this answer is lost
-  t.strictSame(await database.run((db) => applyFlush(db, replica, batch)), {
+  const flush = nextFlush(tracker)
+  await database.run((db) => applyFlush(db, replica, flush)) // this response is lost
+  t.strictSame(await database.run((db) => applyFlush(db, replica, flush)), {
     result: 'duplicate',
     newPeriod: true,
   })
-  tracker.settle(batch, true)
+  tracker.settle(flush, true)
   tracker.track('w', 'o', 1, 0)
   const update = nextFlush(tracker)
   await database.run((db) => applyFlush(db, replica, update))
   t.strictSame(
     await database.run((db) => applyFlush(db, replica, update)),
     { result: 'duplicate', newPeriod: false },
-    'it learns which way the first try went',
+    'it reports what the first attempt did',
   )
   const [row] = await sql`select allowed_requests, denied_requests from boundary_usage_stats`
   t.strictSame({ ...row }, { allowed_requests: '4', denied_requests: '4' })
 })
 
-t.test('a lost answer whose row a snapshot took counts once', async (t) => {
+t.test('a lost response whose row a snapshot deleted counts once', async (t) => {
   const { database, sql } = await testDatabase(t)
   const replica = fresh()
   const tracker = newTracker()
   tracker.track('w', 'o', 3, 4)
-  const batch = nextFlush(tracker)
-  await database.run((db) => applyFlush(db, replica, batch))
+  const flush = nextFlush(tracker)
+  await database.run((db) => applyFlush(db, replica, flush))
   await database.run((db) => takeSnapshot(db, { trigger: 'manual', reportedBy: replica.replicaId }))
-  t.match(await database.run((db) => applyFlush(db, replica, batch)), { result: 'duplicate' })
+  t.strictSame(await database.run((db) => applyFlush(db, replica, flush)), {
+    result: 'duplicate',
+    newPeriod: false,
+  })
   t.strictSame([...(await sql`select * from boundary_usage_stats`)], [])
   const [snapshot] = await sql`select allowed_requests, denied_requests from telemetry_snapshots`
   t.strictSame({ ...snapshot }, { allowed_requests: '3', denied_requests: '4' })
 })
 
-t.test('two tries of one batch at the same moment count once', async (t) => {
+t.test('two attempts of one flush at the same moment count once', async (t) => {
   const { database, sql } = await testDatabase(t)
   const replica = fresh()
   const tracker = newTracker()
   tracker.track('w', 'o', 5, 0)
-  const batch = nextFlush(tracker)
+  const flush = nextFlush(tracker)
   const outcomes = await Promise.all(
-    Array.from({ length: 4 }, () => database.run((db) => applyFlush(db, replica, batch))),
+    Array.from({ length: 4 }, () => database.run((db) => applyFlush(db, replica, flush))),
   )
   t.strictSame(outcomes.map((outcome) => outcome.result).sort(), [
     'applied',
@@ -141,14 +148,14 @@ t.test("a flush that meets a snapshot's uncommitted delete opens a new period", 
 })
 
 t.test(
-  'a flush makes an unregistered replica known, and registering it afterwards changes nothing',
+  'a flush registers an unregistered replica, and registering it afterwards changes nothing',
   async (t) => {
     const { database, sql } = await testDatabase(t)
     const replica = fresh()
     const tracker = newTracker()
     tracker.track('w', 'o', 1, 0)
-    const batch = nextFlush(tracker)
-    await database.run((db) => applyFlush(db, replica, batch))
+    const flush = nextFlush(tracker)
+    await database.run((db) => applyFlush(db, replica, flush))
     await database.run((db) => registerReplica(db, replica))
     const rows = await sql`select replica_id, last_flush_seq from boundary_usage_replicas`
     t.strictSame(
@@ -158,7 +165,7 @@ t.test(
   },
 )
 
-t.test('a batch without new ids adds to the counters and leaves the sketches alone', async (t) => {
+t.test('a flush without new ids adds to the counters and keeps the sketches', async (t) => {
   const { database, sql } = await testDatabase(t)
   const replica = fresh()
   const tracker = newTracker()
@@ -167,11 +174,11 @@ t.test('a batch without new ids adds to the counters and leaves the sketches alo
   for (let n = 1; n <= 3; n++) {
     tracker.track('w', 'o', n, 0)
     const before = await sketches()
-    const batch = nextFlush(tracker)
-    t.equal(batch.hasNewIds, n === 1)
-    const outcome = await database.run((db) => applyFlush(db, replica, batch))
+    const flush = nextFlush(tracker)
+    t.equal(flush.hasNewIds, n === 1)
+    const outcome = await database.run((db) => applyFlush(db, replica, flush))
     t.strictSame(outcome, { result: 'applied', newPeriod: n === 1 })
-    tracker.settle(batch, outcome.newPeriod)
+    tracker.settle(flush, outcome.newPeriod)
     if (n > 1) t.strictSame(await sketches(), before)
   }
   const [row] = await sql`select allowed_requests::int as allowed, unique_users_count::int as users,
@@ -179,7 +186,7 @@ t.test('a batch without new ids adds to the counters and leaves the sketches alo
   t.strictSame({ ...row }, { allowed: 6, users: 1, first: 1 })
 })
 
-t.test('ids that the last period had seen set their bits again in the next', async (t) => {
+t.test('ids of the previous period set their bits again in the next', async (t) => {
   const { database, sql } = await testDatabase(t)
   const replica = fresh()
   const tracker = newTracker()
@@ -188,48 +195,45 @@ t.test('ids that the last period had seen set their bits again in the next', asy
       await sql`select bit_count(workspaces_sketch)::int + bit_count(users_sketch)::int as n
       from boundary_usage_stats`
     )[0]?.n
-  const flush = async () => {
-    const batch = nextFlush(tracker)
-    const outcome = await database.run((db) => applyFlush(db, replica, batch))
-    tracker.settle(batch, outcome.newPeriod)
+  const flushNext = async () => {
+    const flush = nextFlush(tracker)
+    const outcome = await database.run((db) => applyFlush(db, replica, flush))
+    tracker.settle(flush, outcome.newPeriod)
     return outcome
   }
   tracker.track('w', 'o', 1, 0)
-  await flush()
+  await flushNext()
   await database.run((db) => takeSnapshot(db, { trigger: 'manual', reportedBy: replica.replicaId }))
   tracker.track('w', 'o', 1, 0)
-  t.strictSame(await flush(), { result: 'applied', newPeriod: true })
+  t.strictSame(await flushNext(), { result: 'applied', newPeriod: true })
   t.equal(await bits(), 2)
   tracker.track('w', 'o', 1, 0)
-  t.strictSame(await flush(), { result: 'applied', newPeriod: false })
+  t.strictSame(await flushNext(), { result: 'applied', newPeriod: false })
   t.equal(await bits(), 2)
 })
 
 for (const form of ['lean', 'full'] as const) {
-  t.test(
-    `the ${form} form: two tries at the same moment, and one after a lost answer, count once`,
-    async (t) => {
-      const { database, sql } = await testDatabase(t)
-      const replica = fresh()
-      const tracker = newTracker()
-      tracker.track('w', 'o', 1, 1)
-      const first = nextFlush(tracker)
-      tracker.settle(first, (await database.run((db) => applyFlush(db, replica, first))).newPeriod)
-      for (let n = 0; n < 20; n++) {
-        tracker.track(form === 'lean' ? 'w' : `w${n}`, 'o', 1, 1)
-        const batch = nextFlush(tracker)
-        t.equal(batch.hasNewIds, form === 'full')
-        const tries = await Promise.all(
-          [1, 2, 3].map(() => database.run((db) => applyFlush(db, replica, batch))),
-        )
-        t.strictSame(tries.map(({ result }) => result).sort(), ['applied', 'duplicate', 'duplicate'])
-        t.equal((await database.run((db) => applyFlush(db, replica, batch))).result, 'duplicate')
-        tracker.settle(batch, false)
-      }
-      const [row] = await sql`select allowed_requests::int as allowed from boundary_usage_stats`
-      t.equal(row?.allowed, 21)
-    },
-  )
+  t.test(`the ${form} form: concurrent attempts, and one after a lost response, count once`, async (t) => {
+    const { database, sql } = await testDatabase(t)
+    const replica = fresh()
+    const tracker = newTracker()
+    tracker.track('w', 'o', 1, 1)
+    const first = nextFlush(tracker)
+    tracker.settle(first, (await database.run((db) => applyFlush(db, replica, first))).newPeriod)
+    for (let n = 0; n < 20; n++) {
+      tracker.track(form === 'lean' ? 'w' : `w${n}`, 'o', 1, 1)
+      const flush = nextFlush(tracker)
+      t.equal(flush.hasNewIds, form === 'full')
+      const attempts = await Promise.all(
+        [1, 2, 3].map(() => database.run((db) => applyFlush(db, replica, flush))),
+      )
+      t.strictSame(attempts.map(({ result }) => result).sort(), ['applied', 'duplicate', 'duplicate'])
+      t.equal((await database.run((db) => applyFlush(db, replica, flush))).result, 'duplicate')
+      tracker.settle(flush, false)
+    }
+    const [row] = await sql`select allowed_requests::int as allowed from boundary_usage_stats`
+    t.equal(row?.allowed, 21)
+  })
 }
 
 t.test("a lean flush that meets a snapshot's uncommitted delete opens a new period", async (t) => {
@@ -240,15 +244,15 @@ t.test("a lean flush that meets a snapshot's uncommitted delete opens a new peri
   const first = nextFlush(tracker)
   tracker.settle(first, (await database.run((db) => applyFlush(db, replica, first))).newPeriod)
   tracker.track('w', 'o', 5, 0)
-  const batch = nextFlush(tracker)
-  t.equal(batch.hasNewIds, false)
-  let flush: Promise<unknown> = Promise.resolve()
+  const flush = nextFlush(tracker)
+  t.equal(flush.hasNewIds, false)
+  let flushing: Promise<unknown> = Promise.resolve()
   await sql.begin(async (tx) => {
     await tx`delete from boundary_usage_stats`
-    flush = database.run((db) => applyFlush(db, replica, batch))
+    flushing = database.run((db) => applyFlush(db, replica, flush))
     await untilBlocked(sql)
   })
-  t.strictSame(await flush, { result: 'applied', newPeriod: true })
+  t.strictSame(await flushing, { result: 'applied', newPeriod: true })
   const [row] = await sql`select allowed_requests::int as allowed, bit_count(users_sketch)::int as bits
     from boundary_usage_stats`
   t.strictSame({ ...row }, { allowed: 5, bits: 1 })

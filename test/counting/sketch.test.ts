@@ -1,11 +1,11 @@
-// The sketch: its error over many seeds, its merge, its hash, and its text form.
+// Unit tests of the sketch: its error over many seeds, its merge, its hash and its text form.
 
 import { randomBytes, randomUUID } from 'node:crypto'
 import fc from 'fast-check'
 import t from 'tap'
 import { BUCKETS, RANKS, Sketch, sketchHash } from '../../src/counting/sketch.js'
 
-/** Positions as an ideal hash would give them, from a seed (xoshiro128**). */
+/** The positions of an ideal hash, from a seed (xoshiro128**). */
 function randomPositions(seed: number): () => number {
   let [a, b, c, d] = [seed | 0, (seed * 0x9e3779b9) | 0, 0x243f6a88, 0xb7e15162]
   const next = () => {
@@ -31,7 +31,7 @@ function sketchOf(count: number, seed: number): Sketch {
   return sketch
 }
 
-t.test('the error is at most 0.8 % RMSE from 1,000 to 1,000,000 ids, and without bias', async (t) => {
+t.test('the error is at most 0.8 % RMSE from 1,000 to 1,000,000 ids, without bias', async (t) => {
   for (const [count, trials] of [
     [1_000, 1_000],
     [10_000, 600],
@@ -49,7 +49,7 @@ t.test('the error is at most 0.8 % RMSE from 1,000 to 1,000,000 ids, and without
   }
 })
 
-t.test('up to 100 ids it is within 1 of the truth in at least 95 % of trials', async (t) => {
+t.test('up to 100 ids the estimate is within 1 of the truth in at least 95 % of trials', async (t) => {
   for (const count of [0, 1, 2, 5, 10, 37, 75, 100]) {
     const trials = 1_000
     let near = 0
@@ -78,7 +78,7 @@ t.test('a merge is the sketch of the union, in any order and any number of times
   t.pass('for any three sets')
 })
 
-t.test('the keyed hash spreads ids as an ideal one would', async (t) => {
+t.test('the keyed hash distributes ids as an ideal hash does', async (t) => {
   const hash = sketchHash(randomBytes(32))
   const sketch = new Sketch()
   const perBucket = new Uint32Array(BUCKETS)
@@ -92,7 +92,7 @@ t.test('the keyed hash spreads ids as an ideal one would', async (t) => {
   }
   const expected = count / BUCKETS
   const chiSquare = perBucket.reduce((sum, seen) => sum + (seen - expected) ** 2 / expected, 0)
-  // Six standard deviations of a chi-square of that many degrees of freedom.
+  // Six standard deviations of a chi-square with as many degrees of freedom.
   t.ok(Math.abs(chiSquare - (BUCKETS - 1)) < 6 * Math.sqrt(2 * BUCKETS), `chi-square ${chiSquare}`)
   for (let rank = 0; rank < 8; rank++) {
     const half = count / 2 ** (rank + 1)
@@ -101,7 +101,7 @@ t.test('the keyed hash spreads ids as an ideal one would', async (t) => {
   t.ok(Math.abs(sketch.estimate() / count - 1) < 0.04)
 })
 
-t.test('the hash is another under another key, and the same under the same', async (t) => {
+t.test('the hash depends on the key, and only on the key and the id', async (t) => {
   const key = randomBytes(32)
   const ids = Array.from({ length: 50 }, () => randomUUID())
   const positions = ids.map(sketchHash(key))
@@ -109,7 +109,7 @@ t.test('the hash is another under another key, and the same under the same', asy
   t.notSame(ids.map(sketchHash(randomBytes(32))), positions)
 })
 
-t.test('the text form leaves out the zeros at its end', async (t) => {
+t.test('the text form omits trailing zeros', async (t) => {
   const sketch = new Sketch()
   t.equal(sketch.toBitString(), 'x')
   t.equal(sketch.add(0), true)
@@ -118,7 +118,7 @@ t.test('the text form leaves out the zeros at its end', async (t) => {
   t.equal(sketch.toBitString(), 'x8001')
 })
 
-t.test('an empty sketch is 0, a full one is more than anybody counts, and neither is NaN', async (t) => {
+t.test('an empty sketch estimates 0, a full one the largest safe integer, and neither NaN', async (t) => {
   t.equal(new Sketch().estimate(), 0)
   const full = new Sketch()
   for (let position = 0; position < BUCKETS * RANKS; position++) full.add(position)

@@ -1,4 +1,4 @@
-// The tracker by itself: what goes into which batch.
+// Unit tests of the tracker: which flush contains what.
 
 import t from 'tap'
 import { Tracker } from '../../src/counting/tracker.js'
@@ -9,15 +9,15 @@ function setup() {
   return { clock, tracker: newTracker(100_000, () => clock.now) }
 }
 
-/** What a flush would carry, in numbers. */
+/** The figures of the next flush. */
 function summary(tracker: Tracker) {
-  const batch = tracker.nextFlush()
+  const flush = tracker.nextFlush()
   return (
-    batch && {
-      flushSeq: batch.flushSeq,
-      own: [batch.workspaces.count, batch.users.count],
-      period: [batch.periodWorkspaces, batch.periodUsers],
-      requests: [batch.allowedRequests, batch.deniedRequests],
+    flush && {
+      flushSeq: flush.flushSeq,
+      own: [flush.workspaces.count, flush.users.count],
+      period: [flush.periodWorkspaces, flush.periodUsers],
+      requests: [flush.allowedRequests, flush.deniedRequests],
     }
   )
 }
@@ -26,22 +26,22 @@ function settle(tracker: Tracker, newPeriod: boolean): void {
   if (tracker.unsettled) tracker.settle(tracker.unsettled, newPeriod)
 }
 
-t.test('nothing to flush when nothing happened', async (t) => {
+t.test('without activity there is no flush', async (t) => {
   const { tracker } = setup()
   t.equal(tracker.nextFlush(), undefined)
   t.equal(tracker.unflushedAge, 0)
 })
 
-t.test('an unsettled batch stays as it is, whatever is tracked meanwhile', async (t) => {
+t.test('an unsettled flush never changes, whatever is tracked in the meantime', async (t) => {
   const { tracker } = setup()
   tracker.track('w1', 'o1', 2, 1)
   const first = summary(tracker)
   tracker.track('w2', 'o2', 10, 10)
   t.strictSame(summary(tracker), first)
-  t.strictSame(tracker.unflushed, { allowed: 12, denied: 11 }, 'and what came is not lost')
+  t.strictSame(tracker.unflushed, { allowed: 12, denied: 11 }, 'what arrived in the meantime is kept')
 })
 
-t.test('logs tracked while a flush is under way are in the next one', async (t) => {
+t.test('logs tracked while a flush runs are in the next one', async (t) => {
   const { tracker } = setup()
   tracker.track('w1', 'o1', 2, 1)
   tracker.nextFlush()
@@ -50,7 +50,7 @@ t.test('logs tracked while a flush is under way are in the next one', async (t) 
   t.strictSame(summary(tracker), { flushSeq: 2, own: [1, 1], period: [2, 1], requests: [10, 10] })
 })
 
-t.test('a new period holds what its first batch held and what came since, and nothing older', async (t) => {
+t.test('a new period contains its first flush and what arrived since, and nothing older', async (t) => {
   const { tracker } = setup()
   tracker.track('old', 'old', 1, 0)
   tracker.nextFlush()
@@ -63,7 +63,7 @@ t.test('a new period holds what its first batch held and what came since, and no
   t.strictSame(summary(tracker), { flushSeq: 3, own: [1, 1], period: [2, 2], requests: [1, 0] })
 })
 
-t.test('more ids than wait to be looked up together are all in the batch and the period', async (t) => {
+t.test('many ids are all in the flush and in the period', async (t) => {
   const { tracker } = setup()
   const track = (from: number) => {
     for (let n = from; n < from + 300; n++) tracker.track(`w${n}`, `o${n % 7}`, 1, 0)
@@ -85,16 +85,16 @@ t.test('an id counts once in a period, and again in the flush after a snapshot',
   t.strictSame(summary(tracker), { flushSeq: 2, own: [1, 1], period: [1, 1], requests: [1, 0] })
 })
 
-t.test('a batch is settled once, and only the one that is out', async (t) => {
+t.test('a flush is settled once, and only the frozen one', async (t) => {
   const { tracker } = setup()
   tracker.track('w', 'o', 1, 0)
-  const batch = tracker.nextFlush()
-  if (!batch) throw new Error('nothing to flush')
-  tracker.settle(batch, true)
-  t.throws(() => tracker.settle(batch, true))
+  const flush = tracker.nextFlush()
+  if (!flush) throw new Error('nothing to flush')
+  tracker.settle(flush, true)
+  t.throws(() => tracker.settle(flush, true))
 })
 
-t.test('the age is that of the oldest log that is not settled', async (t) => {
+t.test('the age is that of the oldest unsettled log', async (t) => {
   const { clock, tracker } = setup()
   tracker.track('w', 'o', 1, 0)
   clock.now += 50
@@ -109,31 +109,28 @@ t.test('the age is that of the oldest log that is not settled', async (t) => {
   t.equal(tracker.unflushedAge, 7)
 })
 
-t.test(
-  'beyond the limit a count is an estimate, of the period, the batch and the union of both',
-  async (t) => {
-    const tracker = newTracker(100)
-    const near = (count: number, truth: number) => Math.abs(count / truth - 1) < 0.05
-    for (let n = 0; n < 100; n++) tracker.track(`w${n}`, 'o', 1, 0)
-    t.equal(tracker.tracked.workspaces, 100, 'exact up to the limit')
-    for (let n = 100; n < 10_000; n++) tracker.track(`w${n}`, 'o', 1, 0)
-    t.ok(near(tracker.tracked.workspaces, 10_000))
-    t.equal(tracker.tracked.users, 1)
+t.test('beyond the limit the counts of period, flush and their union are estimates', async (t) => {
+  const tracker = newTracker(100)
+  const near = (count: number, truth: number) => Math.abs(count / truth - 1) < 0.05
+  for (let n = 0; n < 100; n++) tracker.track(`w${n}`, 'o', 1, 0)
+  t.equal(tracker.tracked.workspaces, 100, 'exact up to the limit')
+  for (let n = 100; n < 10_000; n++) tracker.track(`w${n}`, 'o', 1, 0)
+  t.ok(near(tracker.tracked.workspaces, 10_000))
+  t.equal(tracker.tracked.users, 1)
 
-    const first = tracker.nextFlush()
-    t.ok(first && near(first.workspaces.count, 10_000))
-    for (let n = 5_000; n < 15_000; n++) tracker.track(`w${n}`, 'o', 1, 0)
-    settle(tracker, true)
-    t.ok(near(tracker.tracked.workspaces, 15_000), 'what is frozen and what is pending, merged')
-    const second = tracker.nextFlush()
-    t.ok(second && near(second.workspaces.count, 10_000))
-    settle(tracker, false)
-    tracker.track('w7', 'o', 1, 0)
-    t.equal(tracker.nextFlush()?.hasNewIds, false, 'an id whose bit is there is not new')
-  },
-)
+  const first = tracker.nextFlush()
+  t.ok(first && near(first.workspaces.count, 10_000))
+  for (let n = 5_000; n < 15_000; n++) tracker.track(`w${n}`, 'o', 1, 0)
+  settle(tracker, true)
+  t.ok(near(tracker.tracked.workspaces, 15_000), 'frozen and pending ids merged')
+  const second = tracker.nextFlush()
+  t.ok(second && near(second.workspaces.count, 10_000))
+  settle(tracker, false)
+  tracker.track('w7', 'o', 1, 0)
+  t.equal(tracker.nextFlush()?.hasNewIds, false, 'an id whose bit is set is not new')
+})
 
-t.test('an estimate is never below the limit that was passed', async (t) => {
+t.test('an estimate is never below the limit that was exceeded', async (t) => {
   for (let limit = 1; limit < 200; limit++) {
     const tracker = newTracker(limit)
     for (let n = 0; n <= limit; n++) tracker.track(`w${n}`, 'o', 1, 0)
@@ -141,7 +138,7 @@ t.test('an estimate is never below the limit that was passed', async (t) => {
   }
 })
 
-t.test('what was tracked before the key was known is sketched as if it had been', async (t) => {
+t.test('ids tracked before the key was known give the same sketch as those tracked after', async (t) => {
   const early = new Tracker(100)
   const late = newTracker(100)
   const track = (tracker: Tracker, from: number, to: number) => {
@@ -164,7 +161,7 @@ t.test('what was tracked before the key was known is sketched as if it had been'
   t.strictSame(early.tracked, late.tracked)
 })
 
-t.test('without a key it is full at the limit, and takes more once it has one', async (t) => {
+t.test('without a key the tracker is full at the limit, and accepts more once it has the key', async (t) => {
   const tracker = new Tracker(3)
   for (const id of ['a', 'b', 'a']) tracker.track(id, 'o', 1, 0)
   t.equal(tracker.isFull, false)
@@ -176,7 +173,7 @@ t.test('without a key it is full at the limit, and takes more once it has one', 
   t.equal(tracker.tracked.workspaces, 4)
 })
 
-t.test('whether a batch has new ids is told for the period that it is in', async (t) => {
+t.test('a flush has new ids with respect to its own period', async (t) => {
   const { tracker } = setup()
   const next = (newPeriod: boolean) => {
     const isNew = tracker.nextFlush()?.hasNewIds
@@ -189,7 +186,7 @@ t.test('whether a batch has new ids is told for the period that it is in', async
   t.equal(next(false), false)
   tracker.track('w', 'p', 1, 0)
   t.equal(next(false), true)
-  // A snapshot took the row: the batch that finds out holds w alone, so what came meanwhile is new to the period.
+  // A snapshot deleted the row. The flush that learns of it contains w only, so p is new to the new period.
   tracker.track('w', 'o', 1, 0)
   t.equal(tracker.nextFlush()?.hasNewIds, false)
   tracker.track('w', 'p', 1, 0)
