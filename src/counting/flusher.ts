@@ -1,6 +1,6 @@
 // Runs one replica's flushes: one at a time, shared by all waiters, retried until applied.
 
-import { setTimeout as sleep } from 'node:timers/promises'
+import { backoff, pause, timeout, Waker } from '../async.js'
 import type { FlushOutcome } from './flush.js'
 import type { Flush, Tracker } from './tracker.js'
 
@@ -42,7 +42,7 @@ export class Flusher {
   #failures = 0
   /** Waiters by flush number: at most one frozen and one pending flush. */
   readonly #commits = new Map<number, Commit>()
-  #wake: (() => void) | undefined
+  readonly #waker = new Waker()
   readonly #options: FlusherOptions
 
   constructor(options: FlusherOptions) {
@@ -85,7 +85,7 @@ export class Flusher {
         process.nextTick(() => setImmediate(resolve))
       },
     })
-    this.#wake?.()
+    this.#waker.wake()
     return promise
   }
 
@@ -100,24 +100,10 @@ export class Flusher {
    */
   async run(intervalMs: number, signal: AbortSignal): Promise<void> {
     while (!signal.aborted) {
-      if (this.#failures > 0) await pause(retryDelay(this.#failures, intervalMs), signal)
-      else if (this.#commits.size === 0) await this.#pauseUntilWanted(intervalMs, signal)
+      if (this.#failures > 0) await pause(backoff(this.#failures, FIRST_RETRY_MS, intervalMs), { signal })
+      else if (this.#commits.size === 0) await this.#waker.wait(intervalMs, { signal })
       if (!signal.aborted) await this.flush().catch(() => {}) // reported by onAttempt
     }
-  }
-
-  #pauseUntilWanted(intervalMs: number, signal: AbortSignal): Promise<void> {
-    return new Promise((resolve) => {
-      const done = () => {
-        clearTimeout(timer)
-        signal.removeEventListener('abort', done)
-        this.#wake = undefined
-        resolve()
-      }
-      const timer = setTimeout(done, intervalMs)
-      signal.addEventListener('abort', done)
-      this.#wake = done
-    })
   }
 
   /** Flushes everything, with retries for `timeoutMs`; then rejects with the last error. */
@@ -125,11 +111,11 @@ export class Flusher {
     const deadline = performance.now() + timeoutMs
     for (let failures = 1; ; failures++) {
       try {
-        return await withTimeout(this.flush(), deadline - performance.now())
+        return await timeout(deadline - performance.now(), () => this.flush())
       } catch (error) {
-        const wait = retryDelay(failures, LONGEST_DRAIN_RETRY_MS)
+        const wait = backoff(failures, FIRST_RETRY_MS, LONGEST_DRAIN_RETRY_MS)
         if (performance.now() + wait >= deadline) throw error
-        await sleep(wait)
+        await pause(wait)
       }
     }
   }
@@ -169,16 +155,6 @@ export class Flusher {
   }
 }
 
-/** Delay before the next attempt in milliseconds: exponential in the failures, with jitter, at most `longestMs`. */
-export function retryDelay(failures: number, longestMs: number): number {
-  return Math.min(longestMs, FIRST_RETRY_MS * 2 ** (failures - 1)) * (0.5 + Math.random() / 2)
-}
-
-/** Waits; an abort ends the wait early without an error. */
-async function pause(ms: number, signal: AbortSignal): Promise<void> {
-  await sleep(ms, undefined, { signal }).catch(() => {})
-}
-
 function withResolvers() {
   let resolve: () => void = () => {}
   let reject: (error: Error) => void = () => {}
@@ -187,17 +163,4 @@ function withResolvers() {
     reject = rej
   })
   return { promise, resolve, reject }
-}
-
-async function withTimeout<T>(promise: Promise<T>, ms: number): Promise<T> {
-  const controller = new AbortController()
-  const timeout = sleep(Math.max(0, ms), undefined, { signal: controller.signal }).then(() => {
-    throw new Error(`not done within ${Math.round(ms)} ms`)
-  })
-  try {
-    return await Promise.race([promise, timeout])
-  } finally {
-    controller.abort()
-    timeout.catch(() => {}) // aborted: there is no waiter any more
-  }
 }
