@@ -2,6 +2,7 @@
 
 import { drizzle, type PostgresJsDatabase } from 'drizzle-orm/postgres-js'
 import postgres from 'postgres'
+import { TimeoutError, timeout } from '../async.js'
 
 export type Db = PostgresJsDatabase<Record<string, never>> & { $client: postgres.Sql }
 /** A transaction, or the pool: what a statement runs on. */
@@ -70,22 +71,19 @@ export function connectDatabase({ target, poolMax, onUp }: DatabaseOptions): Dat
 
     async run(work, deadlineMs = DEADLINE_MS) {
       const used = pool
-      const { promise: deadline, cancel } = rejectAfter(deadlineMs)
       try {
-        const result = await Promise.race([work(used.db), deadline])
+        const result = await timeout(deadlineMs, () => work(used.db))
         report(true)
         return result
       } catch (error) {
         const cause = unwrap(error)
-        if (cause instanceof DeadlineError) discard(used)
+        if (cause instanceof TimeoutError) discard(used)
         else if (!isUnavailable(cause)) {
           report(true)
           throw cause
         }
         report(BUSY_CODES.has(codeOf(cause)), cause)
         throw new DatabaseUnavailableError(`the database cannot be reached: ${reasonOf(cause)}`, { cause })
-      } finally {
-        cancel()
       }
     },
 
@@ -127,16 +125,6 @@ function openPool(target: DatabaseTarget, poolMax: number): Pool {
             : { connection: { application_name: 'boundary-usage', ...SERVER_TIMEOUTS_MS } }),
         })
   return { sql, db: drizzle(sql) }
-}
-
-class DeadlineError extends Error {}
-
-function rejectAfter(ms: number): { promise: Promise<never>; cancel: () => void } {
-  let timer: NodeJS.Timeout | undefined
-  const promise = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new DeadlineError(`no answer within ${ms} ms`)), ms)
-  })
-  return { promise, cancel: () => clearTimeout(timer) }
 }
 
 /** Drizzle wraps the driver's error in one whose message holds the statement and its parameters: drop that. */

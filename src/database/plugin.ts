@@ -1,15 +1,16 @@
 // Owns the database: the pool, the embedded server if there is no other, and the migrations at start.
 
-import { setTimeout as sleep } from 'node:timers/promises'
 import type { FastifyBaseLogger } from 'fastify'
 import fp from 'fastify-plugin'
+import { backoff, pause } from '../async.js'
 import type { Config } from '../config.js'
 import { connectDatabase, type Database, DatabaseUnavailableError, type Db } from './client.js'
 import { locateDatabase } from './locate.js'
 import { checkMigrated, migrate } from './migrate.js'
 import { readSketchKey } from './settings.js'
 
-const RETRY_MS = 1_000
+const FIRST_RETRY_MS = 100
+const LONGEST_RETRY_MS = 1_000
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -76,7 +77,7 @@ async function prepare(
   log: FastifyBaseLogger,
   signal: AbortSignal,
 ): Promise<{ sketchKey: Uint8Array }> {
-  for (;;) {
+  for (let failures = 1; ; failures++) {
     try {
       if (config.MIGRATE_ON_START) {
         const migrations = await migrate(database)
@@ -85,7 +86,8 @@ async function prepare(
       return { sketchKey: await database.run(readSketchKey) }
     } catch (error) {
       if (signal.aborted || !(error instanceof DatabaseUnavailableError)) throw error
-      await sleep(RETRY_MS * (0.5 + Math.random() / 2), undefined, { signal, ref: false })
+      await pause(backoff(failures, FIRST_RETRY_MS, LONGEST_RETRY_MS), { signal, ref: false })
+      signal.throwIfAborted()
     }
   }
 }

@@ -1,6 +1,6 @@
 // Keeps time for the scheduled snapshots: wakes at each boundary of the interval, by the database's clock.
 
-import { setTimeout as sleep } from 'node:timers/promises'
+import { backoff, pause } from '../async.js'
 import type { SnapshotOutcome } from './snapshot.js'
 
 export interface ScheduleOptions {
@@ -30,10 +30,9 @@ export async function runSchedule(options: ScheduleOptions, signal: AbortSignal)
       failures = 0
     } catch (error) {
       onError(error)
-      wait =
-        Math.min(LONGEST_RETRY_MS, intervalMs, FIRST_RETRY_MS * 2 ** failures++) * (0.5 + Math.random() / 2)
+      wait = backoff(++failures, FIRST_RETRY_MS, Math.min(LONGEST_RETRY_MS, intervalMs))
     }
-    await sleep(wait, undefined, { signal }).catch(() => {}) // aborted: the loop ends
+    await pause(wait, { signal })
   }
 }
 
