@@ -1,4 +1,4 @@
-// The command line: what an operator does without, or beside, a running service.
+// The commands other than starting the service.
 
 import { parseArgs } from 'node:util'
 import type { TSchema } from '@sinclair/typebox'
@@ -16,46 +16,44 @@ Usage: node dist/server.js [command] [options]
 Without a command it starts the service.
 
 Commands:
-  migrate               apply the migrations that the database lacks
-  migrate status        list those applied and pending, change nothing; exit with 1 if any is pending
-  snapshot [--url URL]  have a running service take a snapshot, which ends the period; print it as JSON.
-                        URL is by default where the settings let the service listen. The token is
-                        ADMIN_TOKEN, or without --url the first of ADMIN_TOKENS
+  check-config          check the settings and print them, with secrets masked
+  migrate               apply all pending migrations
+  migrate status        list applied and pending migrations; exit with status 1 if any are pending
+  snapshot [--url URL]  make a running service take a snapshot, which ends the period; print it as JSON.
+                        URL defaults to the address in the settings. The token is ADMIN_TOKEN, or, without
+                        --url, the first of ADMIN_TOKENS
 
 Options:
-  --check-config        check the settings and list them, secrets masked
-  --help                print this
+  --help                print this help
   --version             print the version
 
-Settings are environment variables, read also from .env in the working directory; the environment goes
-before it. .env.example lists them all: with defaults alone, the service listens on 127.0.0.1:3000 and
-keeps an embedded PostgreSQL in .data.
+Settings are environment variables, also read from .env in the working directory; environment variables
+override .env. .env.example lists all settings. By default, the service listens on 127.0.0.1:3000 and
+stores its data in an embedded PostgreSQL in .data.
 
-Exit codes: 0 done, 1 failed (stderr says why) or migrations pending, 2 no such command or option.
+Exit status: 0 success, 1 failure (reason on stderr) or pending migrations, 2 invalid command or option.
 `
 
-const AVAILABLE =
-  'there are migrate, migrate status, snapshot [--url URL], --check-config, --help and --version'
 const MASK = '********'
-/** A service gives up sooner. */
+/** Longer than any timeout of the service itself. */
 const SNAPSHOT_TIMEOUT_MS = 60_000
 
-/** Runs the command that `args` name and returns its exit code; undefined if they name none, so that the service starts. */
+/** Runs the command named by `args` and returns its exit status; undefined if there is none: the service is to start. */
 export async function runCommand(args: string[]): Promise<number | undefined> {
   const parsed = parse(args)
-  if ('refusal' in parsed) return complain(`${parsed.refusal}; ${AVAILABLE}`, 2)
+  if ('problem' in parsed) return fail(`${parsed.problem}; run with --help for the list of commands`, 2)
   const { command, url } = parsed
   if (command === undefined) return undefined
   try {
     return await commands[command](url)
   } catch (error) {
-    return complain(error instanceof Error ? error.message : String(error), 1)
+    return fail(error instanceof Error ? error.message : String(error), 1)
   }
 }
 
-function complain(message: string, exitCode: number): number {
+function fail(message: string, status: number): number {
   process.stderr.write(`boundary-usage: ${message}\n`)
-  return exitCode
+  return status
 }
 
 const commands = {
@@ -65,9 +63,9 @@ const commands = {
   migrate: async () => print(describeApplied(await withDatabase(migrate))),
   'migrate status': async () => {
     const config = loadConfig()
-    // To look is not to create.
-    const isThere = config.DATABASE_URL !== undefined || hasEmbedded(config.DATA_DIR)
-    const status = isThere ? await withDatabase(migrationStatus) : statusAt(0)
+    // Opening an embedded database that does not exist would create it.
+    const exists = config.DATABASE_URL !== undefined || hasEmbedded(config.DATA_DIR)
+    const status = exists ? await withDatabase(migrationStatus) : statusAt(0)
     print(describeStatus(status))
     return status.pending.length > 0 ? 1 : 0
   },
@@ -76,7 +74,7 @@ const commands = {
 
 type Command = keyof typeof commands
 
-function parse(args: string[]): { command?: Command; url?: string } | { refusal: string } {
+function parse(args: string[]): { command?: Command; url?: string } | { problem: string } {
   const flag = { type: 'boolean' } as const
   try {
     const { values, positionals } = parseArgs({
@@ -85,24 +83,22 @@ function parse(args: string[]): { command?: Command; url?: string } | { refusal:
       options: {
         help: { ...flag, short: 'h' },
         version: flag,
-        'check-config': flag,
         url: { type: 'string' },
       },
     })
-    const { url, ...flags } = values
-    const words = positionals.join(' ')
-    const [command, ...rest] = [...Object.keys(flags), ...(words ? [words] : [])]
-    if (flags.help) return { command: 'help' }
-    if (rest.length > 0) return { refusal: `"${command}" and "${rest.join('", "')}" do not go together` }
-    if (url !== undefined && command !== 'snapshot') return { refusal: '--url is for snapshot alone' }
+    const { help, version, url } = values
+    if (help) return { command: 'help' }
+    if (version) return { command: 'version' }
+    const command = positionals.join(' ')
+    if (url !== undefined && command !== 'snapshot') return { problem: '--url is only valid with snapshot' }
     if (url !== undefined && !/^https?:\/\/[^\s@]+$/.test(url))
-      return { refusal: '--url takes http:// or https:// and a host' }
-    if (command === undefined) return {}
-    if (!isCommand(command)) return { refusal: `unknown command "${command}"` }
+      return { problem: 'invalid --url: expected http(s)://host[:port]' }
+    if (command === '') return {}
+    if (!isCommand(command)) return { problem: `unknown command "${command}"` }
     return { command, ...(url !== undefined && { url }) }
   } catch (error) {
-    // What Node.js adds in further sentences is about its own syntax.
-    return { refusal: String((error as Error).message).split(/\. |\n/)[0] ?? '' }
+    // Only the first sentence of Node.js: the others describe the syntax of its own options.
+    return { problem: String((error as Error).message).split(/\. |\n/)[0] ?? '' }
   }
 }
 
@@ -126,7 +122,7 @@ function describeSettings(): string {
   return lines.map(({ text, origin }) => `${text.padEnd(width)}  ${origin}\n`).join('')
 }
 
-/** Opens the database that the settings name, for as long as `work` takes. */
+/** Runs `work` on the configured database, then closes it. */
 async function withDatabase<T>(work: (database: Database) => Promise<T>): Promise<T> {
   const config = loadConfig()
   const { target, stop } = await locateDatabase(
@@ -143,7 +139,7 @@ async function withDatabase<T>(work: (database: Database) => Promise<T>): Promis
 }
 
 function describeApplied(names: string[]): string {
-  if (names.length === 0) return 'nothing to apply: the database is up to date\n'
+  if (names.length === 0) return 'no pending migrations\n'
   return describeStatus({ applied: names, pending: [] })
 }
 
@@ -157,27 +153,29 @@ function describeStatus({ applied, pending }: MigrationStatus): string {
 async function takeSnapshot(given: string | undefined): Promise<string> {
   const config = loadConfig()
   const url = given?.replace(/\/+$/, '') ?? urlOf(config.HOST, config.PORT)
-  // These settings' own token is for the service that they start, not for whatever a URL names.
+  // ADMIN_TOKENS are never sent to an address given with --url: it may not be this service.
   const token = process.env.ADMIN_TOKEN || (given === undefined ? config.ADMIN_TOKENS[0] : undefined)
   const response = await fetch(`${url}/telemetry/snapshot`, {
     method: 'POST',
     ...(token !== undefined && { headers: { authorization: `Bearer ${token}` } }),
-    // A redirection would turn it into a GET, which answers with a preview.
+    // fetch() would follow a redirect with a GET, which returns a preview instead.
     redirect: 'manual',
     signal: AbortSignal.timeout(SNAPSHOT_TIMEOUT_MS),
   }).catch((error: unknown) => {
     throw new Error(
-      `no answer from ${url} (${reasonOf(error)}): start the service, or say where it is with --url`,
+      `no response from ${url} (${reasonOf(error)}): start the service, or set its address with --url`,
     )
   })
   const text = await response.text()
-  const answer = parseAnswer(text)
-  if (response.status === 200 && answer !== undefined) return `${JSON.stringify(answer, null, 2)}\n`
+  const body = parseBody(text)
+  if (response.status === 200 && body !== undefined) return `${JSON.stringify(body, null, 2)}\n`
   if (response.status === 401)
     throw new Error(
-      `${url} does not know ${token === undefined ? 'who asks' : 'this token'}: set ADMIN_TOKEN to one of the service's ADMIN_TOKENS`,
+      `${url} rejected ${token === undefined ? 'the request without a token' : 'this token'}: set ADMIN_TOKEN to one of the service's ADMIN_TOKENS`,
     )
-  throw new Error(`${url} answered ${response.status}: ${answer?.message ?? 'this is no boundary-usage'}`)
+  throw new Error(
+    `${url} responded with ${response.status}: ${body?.message ?? 'not a boundary-usage service'}`,
+  )
 }
 
 function reasonOf(error: unknown): string {
@@ -186,8 +184,8 @@ function reasonOf(error: unknown): string {
   return cause instanceof Error && 'code' in cause ? String(cause.code) : error.message
 }
 
-/** Undefined where it is not the service that answered. */
-function parseAnswer(text: string): { message?: string } | undefined {
+/** Undefined if the response is not JSON: something other than this service sent it. */
+function parseBody(text: string): { message?: string } | undefined {
   try {
     return JSON.parse(text)
   } catch {

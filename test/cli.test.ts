@@ -1,4 +1,4 @@
-// The command line, as real processes: what each command prints, where, and the code it exits with.
+// The commands, as real processes: what each prints, where, and its exit status.
 
 import { readFile } from 'node:fs/promises'
 import t from 'tap'
@@ -14,46 +14,40 @@ t.jobs = 2
 const AGENT = 'agent-token-5d41402abc4b2a76'
 const ADMIN = 'admin-token-b9719d911017c592'
 const OTHER = 'other-token-6f8db599de986fab'
-const AVAILABLE =
-  'there are migrate, migrate status, snapshot [--url URL], --check-config, --help and --version'
 
-t.test('--help says what there is, --version which, and neither needs settings that fit', async (t) => {
+t.test('--help and --version work with invalid settings', async (t) => {
   const help = await runCommand(t, ['--help'], { PORT: 'http' })
   t.match(help, { code: 0, stderr: '' })
-  for (const word of [
-    'migrate',
-    'migrate status',
-    'snapshot',
-    '--url',
-    '--check-config',
-    '--version',
-    '.env',
-  ])
+  for (const word of ['migrate', 'migrate status', 'snapshot', '--url', 'check-config', '--version', '.env'])
     t.ok(help.stdout.includes(word), word)
   const longest = Math.max(...help.stdout.split('\n').map((line) => line.length))
-  t.ok(longest <= 110, 'it fits a terminal')
+  t.ok(longest <= 110, 'fits a terminal')
 
   const { version } = JSON.parse(await readFile(new URL('../package.json', import.meta.url), 'utf8'))
   t.match(await runCommand(t, ['--version']), { code: 0, stdout: `${version}\n`, stderr: '' })
 })
 
-t.test('what there is not is refused with 2 and one line that says what there is', async (t) => {
-  for (const [args, refusal] of [
+t.test('an invalid command or option exits with status 2 and one line', async (t) => {
+  for (const [args, problem] of [
     [['migrate', 'down'], 'unknown command "migrate down"'],
     [['--port', '80'], "Unknown option '--port'"],
     [['--url'], "Option '--url <value>' argument missing"],
-    [['--url', 'http://127.0.0.1'], '--url is for snapshot alone'],
-    [['snapshot', '--url', '127.0.0.1:3000'], '--url takes http:// or https:// and a host'],
-    [['--check-config', 'migrate'], '"check-config" and "migrate" do not go together'],
+    [['--url', 'http://127.0.0.1'], '--url is only valid with snapshot'],
+    [['snapshot', '--url', '127.0.0.1:3000'], 'invalid --url: expected http(s)://host[:port]'],
+    [['check-config', 'migrate'], 'unknown command "check-config migrate"'],
   ] as const)
     t.match(
       await runCommand(t, [...args]),
-      { code: 2, stdout: '', stderr: `boundary-usage: ${refusal}; ${AVAILABLE}\n` },
+      {
+        code: 2,
+        stdout: '',
+        stderr: `boundary-usage: ${problem}; run with --help for the list of commands\n`,
+      },
       args.join(' '),
     )
 })
 
-t.test('--check-config lists every setting, where its value is from, and no secret', async (t) => {
+t.test('check-config prints every setting, where its value comes from, and no secret', async (t) => {
   const secrets = {
     DATABASE_URL: 'postgres://someone:hunter2@db.internal/usage',
     AGENT_TOKENS: `${AGENT},${OTHER}`,
@@ -66,11 +60,11 @@ t.test('--check-config lists every setting, where its value is from, and no secr
   t.strictSame(
     Object.keys(secrets),
     Object.entries(SettingsSchema.properties).flatMap(([name, schema]) => ('secret' in schema ? [name] : [])),
-    'none is left out here',
+    'the list is complete',
   )
   const env = { ...secrets, AGENT_JWT_ALGORITHM: 'HS256', FLUSH_INTERVAL_MS: ' 2000 ' }
   const files = { '.env': 'SNAPSHOT_RETENTION_DAYS=30\nFLUSH_INTERVAL_MS=9\n' }
-  const done = await runCommand(t, ['--check-config'], env, files)
+  const done = await runCommand(t, ['check-config'], env, files)
   t.match(done, { code: 0, stderr: '' })
   for (const [name, secret] of Object.entries(secrets))
     for (const part of secret.split(',')) t.notOk(done.stdout.includes(part), `${name} is not shown`)
@@ -95,22 +89,25 @@ t.test('--check-config lists every setting, where its value is from, and no secr
     t.match(done.stdout, line)
 })
 
-t.test('--check-config with a setting that does not fit: one line, without the secret, and 1', async (t) => {
-  for (const [env, line] of [
-    [{ PORT: 'http' }, 'PORT: got "http", takes a whole number from 0 to 65535'],
-    [
-      { METRICS_TOKEN: 'hunter2' },
-      'METRICS_TOKEN: got a value that does not fit, takes a token of 24 characters or more',
-    ],
-  ] as const)
-    t.match(await runCommand(t, ['--check-config'], env), {
-      code: 1,
-      stdout: '',
-      stderr: `boundary-usage: ${line}\n`,
-    })
-})
+t.test(
+  'check-config with an invalid setting prints one line without the secret and exits with status 1',
+  async (t) => {
+    for (const [env, line] of [
+      [{ PORT: 'http' }, 'PORT: invalid value "http": expected an integer from 0 to 65535'],
+      [
+        { METRICS_TOKEN: 'hunter2' },
+        'METRICS_TOKEN: invalid value: expected a token of at least 24 characters',
+      ],
+    ] as const)
+      t.match(await runCommand(t, ['check-config'], env), {
+        code: 1,
+        stdout: '',
+        stderr: `boundary-usage: ${line}\n`,
+      })
+  },
+)
 
-t.test('snapshot has a running service take one, and prints it', async (t) => {
+t.test('snapshot makes a running service take one, and prints it', async (t) => {
   const { url, sql } = await testDatabase(t)
   const service = await startProcess(t, {
     DATABASE_URL: url,
@@ -125,26 +122,26 @@ t.test('snapshot has a running service take one, and prints it', async (t) => {
 
   const env = { PORT: String(service.port), AGENT_TOKENS: AGENT, ADMIN_TOKENS: ADMIN }
   const next = await runCommand(t, ['snapshot'], env)
-  t.match(next, { code: 0, stderr: '' }, 'the settings of the service say where it is and who may')
+  t.match(next, { code: 0, stderr: '' }, 'address and token come from the settings of the service')
   t.match(JSON.parse(next.stdout), { allowed_requests: 0, period_start: JSON.parse(done.stdout).period_end })
 
   t.match(await runCommand(t, ['snapshot', '--url', service.url]), {
     code: 1,
     stdout: '',
-    stderr: `boundary-usage: ${service.url} does not know who asks: set ADMIN_TOKEN to one of the service's ADMIN_TOKENS\n`,
+    stderr: `boundary-usage: ${service.url} rejected the request without a token: set ADMIN_TOKEN to one of the service's ADMIN_TOKENS\n`,
   })
   t.match(await runCommand(t, ['snapshot', '--url', service.url], { ADMIN_TOKEN: 'hunter2' }), {
     code: 1,
     stdout: '',
-    stderr: `boundary-usage: ${service.url} does not know this token: set ADMIN_TOKEN to one of the service's ADMIN_TOKENS\n`,
+    stderr: `boundary-usage: ${service.url} rejected this token: set ADMIN_TOKEN to one of the service's ADMIN_TOKENS\n`,
   })
   t.match(await runCommand(t, ['snapshot', '--url', service.url], { ADMIN_TOKEN: AGENT }), {
     code: 1,
-    stderr: /answered 403: this token is not one of an admin/,
+    stderr: /responded with 403: admin token required/,
   })
   t.match(await runCommand(t, ['snapshot', '--url', `${service.url}/elsewhere`], { ADMIN_TOKEN: ADMIN }), {
     code: 1,
-    stderr: /answered 404: no such route/,
+    stderr: /responded with 404: no such route/,
   })
 
   await sql.begin(async (other) => {
@@ -152,18 +149,18 @@ t.test('snapshot has a running service take one, and prints it', async (t) => {
     t.match(await runCommand(t, ['snapshot', '--url', service.url], { ADMIN_TOKEN: ADMIN }), {
       code: 1,
       stdout: '',
-      stderr: `boundary-usage: ${service.url} answered 409: another snapshot is being taken: try again in a second\n`,
+      stderr: `boundary-usage: ${service.url} responded with 409: another snapshot is being taken: retry in 1 second\n`,
     })
   })
   const [recorded] = await sql`select count(*)::int as n from telemetry_snapshots`
-  t.equal(recorded?.n, 2, 'what failed took none')
+  t.equal(recorded?.n, 2, 'the failed commands took none')
 })
 
-t.test('snapshot without a service says what to do', async (t) => {
+t.test('snapshot without a running service explains what to do', async (t) => {
   const port = await freePort()
   t.match(await runCommand(t, ['snapshot'], { PORT: String(port) }), {
     code: 1,
     stdout: '',
-    stderr: `boundary-usage: no answer from http://127.0.0.1:${port} (ECONNREFUSED): start the service, or say where it is with --url\n`,
+    stderr: `boundary-usage: no response from http://127.0.0.1:${port} (ECONNREFUSED): start the service, or set its address with --url\n`,
   })
 })

@@ -153,12 +153,12 @@ t.test('a client that never finishes neither holds the shutdown nor prevents the
   t.equal(await silent.answer, '')
 })
 
-t.test('a setting that does not fit ends the start with one line on stderr', async (t) => {
+t.test('an invalid setting ends the start with one line on stderr', async (t) => {
   for (const [env, line] of [
-    [{ PORT: 'http' }, 'boundary-usage: PORT: got "http", takes a whole number from 0 to 65535\n'],
+    [{ PORT: 'http' }, 'boundary-usage: PORT: invalid value "http": expected an integer from 0 to 65535\n'],
     [
       { DATABASE_URL: 'postgres://root:hunter2@db.internal:port/usage' },
-      'boundary-usage: DATABASE_URL: got a value that does not fit, takes postgres://user:password@host:port/database, several hosts separated by commas\n',
+      'boundary-usage: DATABASE_URL: invalid value: expected postgres://user:password@host:port/database; several hosts are separated by commas\n',
     ],
   ] as const) {
     const service = await startProcess(t, env, { until: 'spawned' })
@@ -243,7 +243,7 @@ t.test('MIGRATE_ON_START=false on a migrated database starts', async (t) => {
   t.equal((await service.send()).status, 202)
 })
 
-t.test('.env in the working directory is read, and the environment goes before it', async (t) => {
+t.test('.env in the working directory is read, and environment variables override it', async (t) => {
   const { url } = await testDatabase(t)
   const example = await readFile(new URL('../.env.example', import.meta.url), 'utf8')
   const options: ProcessOptions = {
