@@ -1,4 +1,4 @@
-// Who may do what: two roles by bearer token or JWT, compared as hashes in constant time.
+// Authentication and authorization: two roles, by bearer tokens (compared as hashes in constant time) or agents' JWTs.
 
 import { hash, timingSafeEqual } from 'node:crypto'
 import jwt from '@fastify/jwt'
@@ -10,7 +10,7 @@ import { UUID } from './formats.js'
 
 type Role = 'agent' | 'admin'
 
-/** Whom a JWT speaks for; these count, whatever the body says. */
+/** The ids of a JWT. A batch that names others is rejected with 403. */
 export interface Identity {
   workspaceId: string
   ownerId: string
@@ -18,17 +18,17 @@ export interface Identity {
 
 declare module 'fastify' {
   interface FastifyInstance {
-    /** onRequest hooks that let one role pass. */
+    /** onRequest hooks that accept one role each. */
     guard: Record<Role | 'metrics', onRequestHookHandler>
   }
   interface FastifyRequest {
-    /** Tells one credential from another without holding it; the client address where access is open. */
+    /** Identifies the credential without containing it; the client address if access is open. */
     credential: string
     identity: Identity | null
   }
 }
 
-/** One token can be sent in many spellings of the header. */
+/** Bounds the cache: the same token can be sent with different spacing, and in any case of "Bearer". */
 const MAX_ACCEPTED = 100
 
 export default fp<{ config: Config }>(
@@ -43,13 +43,13 @@ export default fp<{ config: Config }>(
     if (jwtConfigured) {
       await app.register(jwt, {
         secret: algorithm === 'HS256' ? key : { public: key },
-        // Signing needs a private key and an algorithm of its own; nothing here signs.
+        // The service never signs, but without this the plugin chooses an algorithm that the key may not support.
         sign: { algorithm },
         verify: { algorithms: [algorithm], cache: 1000 },
       })
     }
 
-    /** Headers by which an agent was let pass, and their credentials: every batch brings one. */
+    /** The Authorization headers accepted before, with their credentials: saves hashing the token of every batch. */
     const accepted = new Map<string, string>()
 
     app.decorateRequest('credential', '')
@@ -57,14 +57,14 @@ export default fp<{ config: Config }>(
 
     function check(request: FastifyRequest, role: Role): void {
       if (open) {
-        // Pages of other sites may POST to a loopback address, without anybody's doing.
+        // Any web page that the user visits can send requests to a loopback address.
         const site = request.headers['sec-fetch-site']
         if (site !== undefined && site !== 'same-origin' && site !== 'none')
-          throw new Forbidden('a page of another site may not ask: set tokens and use them')
+          throw new Forbidden('requests from pages of other sites are rejected while no tokens are set')
         request.credential = request.ip
         return
       }
-      // Found by a seeded hash of all of it, so the time taken does not tell how much of a guess is right.
+      // A lookup by a seeded hash of the whole header: its time reveals nothing about a partly correct guess.
       const known = role === 'agent' ? accepted.get(request.headers.authorization ?? '') : undefined
       if (known !== undefined) {
         request.credential = known
@@ -80,11 +80,11 @@ export default fp<{ config: Config }>(
         return
       }
       if (includes(role === 'agent' ? adminTokens : agentTokens, candidate))
-        throw new Forbidden(`this token is not one of an ${role}: use one that is`)
+        throw new Forbidden(`${role} token required`)
       if (!jwtConfigured) throw new Unauthorized('unknown token')
       const identity = verify(token)
       if (role !== 'agent')
-        throw new Forbidden("an agent's JWT may only send boundary logs: use an admin's token")
+        throw new Forbidden('admin token required: JWTs only authorize sending boundary logs')
       request.identity = identity
     }
 
@@ -97,7 +97,7 @@ export default fp<{ config: Config }>(
       }
       const { workspace_id: workspaceId, owner_id: ownerId } = claims as Record<string, unknown>
       if (!isUuid(workspaceId) || !isUuid(ownerId))
-        throw new Forbidden('the JWT must carry the claims workspace_id and owner_id, both UUIDs')
+        throw new Forbidden('the JWT must contain the claims workspace_id and owner_id, both UUIDs')
       return { workspaceId: workspaceId.toLowerCase(), ownerId: ownerId.toLowerCase() }
     }
 
@@ -112,13 +112,13 @@ export default fp<{ config: Config }>(
 
     if (open)
       app.log.warn(
-        'no tokens are set: whoever reaches this loopback address may send logs and take snapshots',
+        'no tokens are set: anyone who can connect to this loopback address can send logs and take snapshots',
       )
   },
   { name: 'auth' },
 )
 
-/** A hook that throws to refuse. Not async: a promise for each request costs more than the check. */
+/** A hook that rejects a request by throwing. It is not async, because a promise costs more than the check itself. */
 function hook(check: (request: FastifyRequest) => void): onRequestHookHandler {
   return (request, _reply, done) => {
     check(request)
@@ -136,7 +136,7 @@ function digest(token: string): Buffer {
   return hash('sha256', token, 'buffer')
 }
 
-/** Looks at every entry, so that the time taken does not tell which one matched. */
+/** Compares every entry, so that the time taken does not reveal which one matched. */
 function includes(digests: Buffer[], candidate: Buffer): boolean {
   let found = false
   for (const known of digests) if (timingSafeEqual(known, candidate)) found = true

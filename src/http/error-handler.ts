@@ -1,4 +1,4 @@
-// One answer for every error: the client sees its own faults in full and ours not at all, the log the reverse.
+// The error responses: a client's own errors in full; internal errors only in the log.
 
 import { STATUS_CODES } from 'node:http'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
@@ -10,27 +10,28 @@ const RETRY_AFTER_S = 1
 
 export default fp(
   async (app) => {
-    app.setErrorHandler(answer)
+    app.setErrorHandler(respond)
     app.setNotFoundHandler(async () => {
-      throw new NotFound('no such route: GET /docs shows those there are')
+      throw new NotFound('no such route: GET /docs lists all routes')
     })
   },
   { name: 'errors' },
 )
 
-function answer(thrown: FastifyError, request: FastifyRequest, reply: FastifyReply) {
+function respond(thrown: FastifyError, request: FastifyRequest, reply: FastifyReply) {
   const error = thrown instanceof DatabaseUnavailableError ? new DatabaseUnavailable() : thrown
   const statusCode = error.statusCode && error.statusCode >= 400 ? error.statusCode : 500
   if (statusCode === 500)
     request.server.log.error({ err: thrown, route: request.routeOptions.url }, 'request failed')
   if (statusCode === 401) reply.header('www-authenticate', 'Bearer')
   if (RETRIABLE.has(statusCode) && !reply.hasHeader('retry-after')) reply.header('retry-after', RETRY_AFTER_S)
-  // Fastify closes after every body it cannot read; where all of it came, requests that wait behind it go on.
+  // Fastify closes the connection after any body that it failed to parse. If the whole body was received, the
+  // connection is still usable, and pipelined requests can proceed.
   if (statusCode === 400 && request.raw.complete) reply.removeHeader('connection')
   return reply.code(statusCode).send({
     statusCode,
     code: statusCode === 500 ? 'INTERNAL_ERROR' : (error.code ?? 'ERROR'),
     error: STATUS_CODES[statusCode],
-    message: statusCode === 500 ? 'internal error: it has been logged' : error.message,
+    message: statusCode === 500 ? 'internal error: see the log of this replica' : error.message,
   })
 }

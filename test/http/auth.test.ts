@@ -62,11 +62,11 @@ t.test('any token of a role lets that role pass, and no other', async (t) => {
   for (const token of [AGENT, AGENT_2]) {
     t.equal((await replica.send({}, bearer(token))).status, 202)
     for (const ask of adminRoutes)
-      await refused(t, await ask(replica, bearer(token)), 403, /not one of an admin/)
+      await refused(t, await ask(replica, bearer(token)), 403, /^admin token required$/)
   }
   for (const token of [ADMIN, ADMIN_2]) {
     for (const ask of adminRoutes) t.equal((await ask(replica, bearer(token))).status, 200)
-    await refused(t, await replica.send({}, bearer(token)), 403, /not one of an agent/)
+    await refused(t, await replica.send({}, bearer(token)), 403, /^agent token required$/)
   }
   t.equal(
     (await replica.send({}, { authorization: `bearer  ${AGENT} ` })).status,
@@ -180,7 +180,8 @@ for (const { algorithm, key, signer } of schemes)
       /body\/workspace_id/,
     )
     await refused(t, await replica.send({ ...ids, owner_id: randomUUID() }, headers), 403, /body\/owner_id/)
-    for (const ask of adminRoutes) await refused(t, await ask(replica, headers), 403, /use an admin's token/)
+    for (const ask of adminRoutes)
+      await refused(t, await ask(replica, headers), 403, /^admin token required: /)
 
     for (const [claimed, status, message] of [
       [{ ...claims, exp: now() - 1 }, 401, /expired/],

@@ -27,7 +27,7 @@ t.test(
       t.match(await response.json(), {
         statusCode: 429,
         code: 'RATE_LIMITED',
-        message: /over 3 batches a minute/,
+        message: /^rate limit of 3 batches per minute exceeded: retry in \d+ seconds$/,
       })
     }
     t.equal((await send(other)).status, 202)
