@@ -4,6 +4,7 @@ import { createGunzip } from 'node:zlib'
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import type { FastifyInstance, FastifyRequest, preParsingHookHandler } from 'fastify'
 import type { Config } from '../config.js'
+import bodyBudget from '../http/body-budget.js'
 import { InvalidGzip, UnsupportedEncoding } from '../http/errors.js'
 import overload from '../http/overload.js'
 import { limitRate } from '../http/rate-limit.js'
@@ -17,7 +18,8 @@ const PROTOBUF_TYPE = 'application/x-protobuf'
 export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config }> = async (app, { config }) => {
   const { metrics, counting } = app
 
-  await app.register(overload, { config })
+  await app.register(overload)
+  await app.register(bodyBudget, { config })
 
   app.addContentTypeParser(JSON_TYPE, { parseAs: 'string' }, parser(app, parseJson))
   app.addContentTypeParser(PROTOBUF_TYPE, { parseAs: 'buffer' }, parser(app, parseProtobuf))
