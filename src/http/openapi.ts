@@ -4,13 +4,6 @@ import swagger, { type SwaggerOptions } from '@fastify/swagger'
 import fp from 'fastify-plugin'
 import { version } from '../version.js'
 
-declare module 'fastify' {
-  interface FastifyContextConfig {
-    /** Parts of the schema that the route checks by itself, at less cost than Fastify's stage for it. */
-    documented?: FastifySchema
-  }
-}
-
 const options: SwaggerOptions = {
   openapi: {
     openapi: '3.1.0',
@@ -41,7 +34,6 @@ const options: SwaggerOptions = {
       },
     },
   },
-  transform: ({ schema, url, route }) => ({ schema: { ...schema, ...route.config?.documented }, url }),
   refResolver: {
     buildLocalReference: (json, _base, _fragment, i) =>
       typeof json.$id === 'string' ? json.$id : `Schema${i}`,
