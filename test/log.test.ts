@@ -34,7 +34,7 @@ async function untilMetric(service: ServiceProcess, name: string, least: number)
 }
 
 t.test('from start to end: migrations, ready, each period once, its snapshot, shut down', async (t) => {
-  const { url } = await testDatabase(t, { empty: true })
+  const { url } = await testDatabase(t, { unmigrated: true })
   const service = await startProcess(t, { DATABASE_URL: url })
   for (let period = 1; period <= 2; period++) {
     for (let flush = 1; flush <= 3; flush++) {

@@ -186,7 +186,7 @@ t.test('a port in use ends the start with 1 and says which', async (t) => {
 })
 
 t.test('three replicas started at once on an empty database all become ready', async (t) => {
-  const { url, sql } = await testDatabase(t, { empty: true })
+  const { url, sql } = await testDatabase(t, { unmigrated: true })
   const services = await Promise.all(
     ['a', 'b', 'c'].map((name) => startProcess(t, { DATABASE_URL: url, REPLICA_NAME: name })),
   )
@@ -221,7 +221,7 @@ async function listReplicas(
 }
 
 t.test('MIGRATE_ON_START=false on an empty database ends the start and says what to do', async (t) => {
-  const { url, sql } = await testDatabase(t, { empty: true })
+  const { url, sql } = await testDatabase(t, { unmigrated: true })
   const env = { DATABASE_URL: url, MIGRATE_ON_START: 'false' }
   const service = await startProcess(t, env, { until: 'spawned' })
   t.strictSame(await service.exited, { code: 1, signal: null })
@@ -344,7 +344,7 @@ async function mortalDatabase(): Promise<MortalDatabase> {
   const admin = postgres(mortal.url, { max: 1 })
   await admin`create database ${admin(name)}`
   await admin.end()
-  return { url: databaseUrl(mortal, name), stop, start }
+  return { url: databaseUrl(mortal.url, name), stop, start }
 
   async function stop(): Promise<void> {
     await mortal.stop('immediate')

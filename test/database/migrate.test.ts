@@ -20,7 +20,7 @@ async function migrations(): Promise<string[]> {
 const listed = (state: string, names: string[]) => names.map((name) => `${state}  ${name}\n`).join('')
 
 t.test('migrate applies what is missing, and says what; status looks and changes nothing', async (t) => {
-  const { url, sql } = await testDatabase(t, { empty: true })
+  const { url, sql } = await testDatabase(t, { unmigrated: true })
   const env = { DATABASE_URL: url }
   const names = await migrations()
   const schemas = () => sql`select 1 from pg_namespace where nspname = 'drizzle'`
@@ -53,7 +53,7 @@ t.test('migrate applies what is missing, and says what; status looks and changes
 })
 
 t.test('several that migrate at once: one does it, the others find nothing to do', async (t) => {
-  const { url } = await testDatabase(t, { empty: true })
+  const { url } = await testDatabase(t, { unmigrated: true })
   const done = await Promise.all([1, 2, 3].map(() => runCommand(t, ['migrate'], { DATABASE_URL: url })))
   t.strictSame(
     done.map(({ code }) => code),

@@ -8,7 +8,7 @@ import { json, logs, startReplica } from '../helpers/replica.js'
 const skip = hasPgbouncer() ? false : 'pgbouncer is not installed'
 
 t.test('replicas migrate, count, flush and report through a pooler', { skip }, async (t) => {
-  const { url, sql } = await testDatabase(t, { empty: true })
+  const { url, sql } = await testDatabase(t, { unmigrated: true })
   const pooled = await startPgbouncer(t, url)
   const replicas = await Promise.all(
     ['memory', 'memory', 'durable'].map((ACK) =>

@@ -66,7 +66,7 @@ async function snapshotBefore(sql: postgres.Sql): Promise<void> {
 t.test(
   'the version before and this one count side by side, and nothing that was there is lost',
   async (t) => {
-    const { url, sql, database } = await testDatabase(t, { empty: true })
+    const { url, sql, database } = await testDatabase(t, { unmigrated: true })
     await migrateBefore(sql)
     const before = randomUUID()
     await flushBefore(sql, before, 1, 3, 10)

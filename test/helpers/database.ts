@@ -1,11 +1,11 @@
-// A database of its own for whoever asks, gone when the test ends.
+// A database for each test: migrated and empty.
 
-import { randomUUID } from 'node:crypto'
 import postgres from 'postgres'
-import type { Test } from 'tap'
+import t, { type Test } from 'tap'
 import { connectDatabase, type Database } from '../../src/database/client.js'
 import { databaseUrl } from './postgres.js'
-import { findServer, TEMPLATE } from './shared-server.js'
+import { SERVER_VARIABLE, startShared, TEMPLATE } from './shared-server.js'
+import { until } from './until.js'
 
 export interface TestDatabase {
   url: string
@@ -15,32 +15,66 @@ export interface TestDatabase {
   database: Database
 }
 
-/** Clones the migrated template, or makes an empty database. */
-export async function testDatabase(t: Test, options: { empty?: boolean } = {}): Promise<TestDatabase> {
-  const server = await findServer()
-  const name = `test_${randomUUID().replaceAll('-', '')}`
-  const admin = postgres(server.url, { max: 1, onnotice: () => {} })
-  await (options.empty
-    ? admin`create database ${admin(name)}`
-    : admin`create database ${admin(name)} template ${admin(TEMPLATE)}`)
+let server: string | Promise<string> | undefined = process.env[SERVER_VARIABLE]
+/** Databases of this file that no test uses at present, emptied. */
+const idle: string[] = []
+let created = 0
 
-  const url = databaseUrl(server, name)
+/**
+ * Takes a database that an earlier test of the file has left, or clones the migrated template. `unmigrated` makes a
+ * new one without tables; `altered` says that the test leaves it with another schema, so that no other test gets it.
+ */
+export async function testDatabase(
+  t: Test,
+  { unmigrated = false, altered = unmigrated }: { unmigrated?: boolean; altered?: boolean } = {},
+): Promise<TestDatabase> {
+  const name = (unmigrated ? undefined : idle.pop()) ?? (await createDatabase(unmigrated))
+  const url = databaseUrl(await findServer(), name)
   const sql = postgres(url, { max: 4, onnotice: () => {} })
   const database = connectDatabase({ target: { url }, poolMax: 4 })
   t.teardown(async () => {
     await database.close()
+    if (!altered) {
+      await empty(sql)
+      idle.push(name)
+    }
     await sql.end({ timeout: 1 })
-    await admin`drop database ${admin(name)} with (force)`
-    await admin.end()
   })
   return { url, sql, database }
 }
 
+async function findServer(): Promise<string> {
+  server ??= startShared(t)
+  return server
+}
+
+async function createDatabase(unmigrated: boolean): Promise<string> {
+  const name = `test_${process.pid}_${++created}`
+  const admin = postgres(await findServer(), { max: 1, onnotice: () => {} })
+  await (unmigrated
+    ? admin`create database ${admin(name)}`
+    : admin`create database ${admin(name)} template ${admin(TEMPLATE)}`)
+  await admin.end()
+  return name
+}
+
+/** Ends what a killed process may have left running, then empties the tables. */
+async function empty(sql: postgres.Sql): Promise<void> {
+  await sql`select pg_terminate_backend(pid, 5000) from pg_stat_activity
+    where datname = current_database() and pid <> pg_backend_pid()`
+  const tables = await sql<{ name: string }[]>`select tablename as name from pg_tables
+    where schemaname = current_schema() and tablename not like '%migrations'`
+  await sql`truncate ${sql(tables.map(({ name }) => name))}`
+}
+
 /** Resolves when a statement in that database waits for a lock. */
 export async function untilBlocked(sql: postgres.Sql): Promise<void> {
-  for (;;) {
-    const [blocked] = await sql`select count(*)::int as n from pg_stat_activity
-      where datname = current_database() and wait_event_type = 'Lock'`
-    if (blocked?.n > 0) return
-  }
+  await until(
+    async () => {
+      const [blocked] = await sql<{ n: number }[]>`select count(*)::int as n from pg_stat_activity
+        where datname = current_database() and wait_event_type = 'Lock'`
+      return blocked !== undefined && blocked.n > 0
+    },
+    { what: 'a statement that waits for a lock' },
+  )
 }

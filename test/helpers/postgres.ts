@@ -3,20 +3,9 @@
 import { execFile, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import {
-  appendFile,
-  chmod,
-  chown,
-  cp,
-  mkdir,
-  mkdtemp,
-  readFile,
-  realpath,
-  rm,
-  writeFile,
-} from 'node:fs/promises'
+import { appendFile, chmod, chown, cp, mkdir, mkdtemp, readFile, realpath, writeFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
-import { createServer } from 'node:net'
+import { createServer, Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
@@ -39,8 +28,9 @@ export interface PostgresServer {
   remove(): Promise<void>
 }
 
-export function databaseUrl(server: { url: string }, name: string): string {
-  return server.url.replace(/\/[^/]*$/, `/${name}`)
+/** The URL of another database of the server that `url` leads to. */
+export function databaseUrl(url: string, name: string): string {
+  return url.replace(/\/[^/]*$/, `/${name}`)
 }
 
 /** PostgreSQL refuses to run as root, so root runs it as nobody. */
@@ -182,13 +172,31 @@ async function serve(installation: Installation): Promise<PostgresServer> {
     async promote() {
       await ctl('promote')
     },
-    async remove() {
-      await server.stop('immediate').catch(() => {}) // it may be down already
-      await rm(home, { recursive: true, force: true })
-    },
+    remove: guard(home),
   }
   await server.start()
   return server
+}
+
+/**
+ * Has a shell end the server and delete `home` when this process ends, however that comes about, or when the
+ * function returned is called.
+ */
+function guard(home: string): () => Promise<void> {
+  const script = `
+    read -r _
+    lock=$0/data/postmaster.pid
+    pid=$(head -n 1 "$lock") && kill -QUIT "$pid" && while [ -e "$lock" ] && kill -0 "$pid"; do sleep 0.02; done
+    rm -rf "$0"`
+  const shell = spawn('sh', ['-c', script, home], { stdio: ['pipe', 'ignore', 'ignore'], detached: true })
+  const exited = once(shell, 'exit')
+  shell.unref()
+  if (shell.stdin instanceof Socket) shell.stdin.unref()
+  return async () => {
+    shell.ref()
+    shell.stdin.end()
+    await exited
+  }
 }
 
 /** A port of 127.0.0.1 that nothing listens on. */

@@ -1,39 +1,26 @@
-// The one PostgreSQL that all test files share, and how they find it.
+// The PostgreSQL server that test files share: test/run.ts starts one for all, a file that is run alone its own.
 
-import { mkdir, readFile, rm, writeFile } from 'node:fs/promises'
-import { fileURLToPath } from 'node:url'
+import postgres from 'postgres'
+import { connectDatabase } from '../../src/database/client.js'
+import { migrate } from '../../src/database/migrate.js'
+import { databaseUrl, startPostgres } from './postgres.js'
+import type { Scope } from './scope.js'
 
-const FILE = fileURLToPath(new URL('../../.tap/postgres.json', import.meta.url))
+/** Where a test file finds the server's URL. */
+export const SERVER_VARIABLE = 'BOUNDARY_USAGE_TEST_SERVER'
 
-export interface SharedServer {
-  url: string
-  home: string
-  pid: number
-}
-
-/** The migrated database that each test file's own is cloned from. */
+/** The migrated database that each test's own is cloned from. */
 export const TEMPLATE = 'template_boundary_usage'
 
-export async function publishServer({ url, home, pid }: SharedServer): Promise<void> {
-  await mkdir(new URL('.', `file://${FILE}`), { recursive: true })
-  await writeFile(FILE, JSON.stringify({ url, home, pid }), { mode: 0o600 })
-}
-
-export async function findServer(): Promise<SharedServer> {
-  return JSON.parse(await readFile(FILE, 'utf8')) as SharedServer
-}
-
-/** Stops the published server and removes it; does nothing if there is none. */
-export async function removeServer(): Promise<void> {
-  const server = await findServer().catch(() => undefined)
-  if (!server) return
-  // The postmaster's id may have been given to another process since: only one that is still there is ended.
-  const alive = await readFile(`${server.home}/data/postmaster.pid`, 'utf8').catch(() => '')
-  if (alive.startsWith(`${server.pid}\n`)) {
-    try {
-      process.kill(server.pid, 'SIGQUIT')
-    } catch {} // gone already
-  }
-  await rm(server.home, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 })
-  await rm(FILE, { force: true })
+/** Starts a server with the migrated template; resolves with its URL. */
+export async function startShared(scope: Scope): Promise<string> {
+  const server = await startPostgres()
+  scope.teardown(() => server.remove())
+  const sql = postgres(server.url, { max: 1 })
+  await sql`create database ${sql(TEMPLATE)}`
+  await sql.end()
+  const template = connectDatabase({ target: { url: databaseUrl(server.url, TEMPLATE) }, poolMax: 1 })
+  await migrate(template)
+  await template.close()
+  return server.url
 }

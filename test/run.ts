@@ -1,0 +1,87 @@
+// npm test [-- FILE …]: runs the test files, each in a process of its own, on one PostgreSQL server.
+
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { readdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
+import { fileURLToPath } from 'node:url'
+import { openScope } from './helpers/scope.js'
+import { SERVER_VARIABLE, startShared } from './helpers/shared-server.js'
+
+const JOBS = 3
+/** Then a file gets SIGTERM, upon which tap names the tests that have not ended. */
+const FILE_LIMIT_MS = 120_000
+
+const ROOT = fileURLToPath(new URL('..', import.meta.url))
+
+interface Outcome {
+  file: string
+  passed: boolean
+  seconds: number
+  /** What it did not test, and why. */
+  skipped: string[]
+}
+
+const running = new Set<ChildProcess>()
+for (const signal of ['SIGINT', 'SIGTERM'] as const)
+  process.once(signal, () => {
+    for (const child of running) child.kill(signal)
+    process.exit(1)
+  })
+
+const start = performance.now()
+const files = process.argv.length > 2 ? process.argv.slice(2) : await findFiles()
+const scope = openScope()
+const outcomes: Outcome[] = []
+try {
+  const server = await startShared(scope)
+  const queue = files.values()
+  await Promise.all(
+    Array.from({ length: JOBS }, async () => {
+      for (const file of queue) outcomes.push(await runFile(file, server))
+    }),
+  )
+} finally {
+  await scope.close()
+}
+process.exitCode = report(outcomes) ? 0 : 1
+
+async function findFiles(): Promise<string[]> {
+  const names = await readdir(join(ROOT, 'test'), { recursive: true })
+  return names.filter((name) => name.endsWith('.test.ts')).map((name) => join('test', name))
+}
+
+async function runFile(file: string, server: string): Promise<Outcome> {
+  const start = performance.now()
+  const child = spawn(process.execPath, ['--enable-source-maps', '--import', 'tsx', file], {
+    cwd: ROOT,
+    env: { ...process.env, [SERVER_VARIABLE]: server, TAP_TIMEOUT: String(FILE_LIMIT_MS / 1000) },
+    stdio: ['ignore', 'pipe', 'pipe'],
+    timeout: FILE_LIMIT_MS,
+  })
+  running.add(child)
+  const [stdout, stderr] = await Promise.all([text(child.stdout), text(child.stderr), once(child, 'close')])
+  running.delete(child)
+  const seconds = (performance.now() - start) / 1000
+  const passed = child.exitCode === 0
+  print(`${passed ? 'ok    ' : 'not ok'} ${seconds.toFixed(1).padStart(5)} s  ${file}`)
+  if (!passed) print(stdout.replaceAll(/^\s*ok \d+.*\n/gm, ''))
+  if (stderr) print(stderr)
+  const skipped = [...stdout.matchAll(/^\s*(?:ok \d+ - |1\.\.0 )(.*?) ?# SKIP (.*)$/gm)]
+  return { file, passed, seconds, skipped: skipped.map(([, name, reason]) => `${name}: ${reason}`) }
+}
+
+/** Whether all passed. */
+function report(outcomes: Outcome[]): boolean {
+  const failed = outcomes.filter(({ passed }) => !passed)
+  for (const { file, skipped } of outcomes) for (const what of skipped) print(`skipped ${file}: ${what}`)
+  for (const { file } of failed) print(`not ok ${file}`)
+  const seconds = (performance.now() - start) / 1000
+  print(`${outcomes.length} files, ${failed.length} failed, ${seconds.toFixed(0)} s`)
+  return failed.length === 0 && outcomes.length === files.length
+}
+
+function print(line: string): void {
+  process.stdout.write(`${line}\n`)
+}
