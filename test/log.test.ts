@@ -79,7 +79,7 @@ t.test('a database that is away is lost once and reached once, however often it 
 t.test(
   'flushes that fail, and a replica that is not ready, are told once, and so is their end',
   async (t) => {
-    const { url, sql } = await testDatabase(t)
+    const { url, sql } = await testDatabase(t, { altered: true })
     const service = await startProcess(t, { DATABASE_URL: url, FLUSH_INTERVAL_MS: '50' })
     await sql`alter table boundary_usage_stats rename to away`
     await service.send()
@@ -106,7 +106,7 @@ t.test(
 )
 
 t.test('scheduled snapshots that fail are told once, and so is their end', async (t) => {
-  const { url, sql } = await testDatabase(t)
+  const { url, sql } = await testDatabase(t, { altered: true })
   const service = await startProcess(t, { DATABASE_URL: url, SNAPSHOT_INTERVAL_MS: '1000' })
   await sql`alter table telemetry_snapshots rename to away`
   await untilMetric(service, 'boundary_usage_snapshots_total{trigger="schedule",result="failed"}', 3)

@@ -255,7 +255,7 @@ t.test('.env in the working directory is read, and environment variables overrid
 })
 
 t.test("no line of the log holds a token, URL or id of an agent's request", async (t) => {
-  const { url, sql } = await testDatabase(t)
+  const { url, sql } = await testDatabase(t, { altered: true })
   const secrets = {
     agent: 'agent-token-5d41402abc4b2a76',
     admin: 'admin-token-b9719d911017c592',

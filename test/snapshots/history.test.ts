@@ -55,7 +55,7 @@ t.test('what ended at from or before is out, what ended at to is in', async (t) 
 t.test(
   'daily, weekly and monthly active users are merged, whatever the time zone of the session',
   async (t) => {
-    const { database, sql } = await testDatabase(t)
+    const { database, sql } = await testDatabase(t, { altered: true })
     await sql`alter database ${sql((await sql`select current_database() as name`)[0]?.name)} set timezone to 'Pacific/Auckland'`
     // 30 days from Monday, 1 June 2026; each day one user of every day and one of its own.
     for (let n = 1; n <= 30; n++)
