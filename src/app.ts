@@ -22,6 +22,7 @@ import { page } from './page/routes.js'
 import snapshots from './snapshots/plugin.js'
 import { telemetry } from './snapshots/routes.js'
 import { SNAPSHOT_SCHEMAS } from './snapshots/schemas.js'
+import { TIMING, type Timing } from './timing.js'
 
 const HEADERS_TIMEOUT_MS = 10_000
 const KEEP_ALIVE_TIMEOUT_MS = 72_000 // longer than the idle timeout of common load balancers, 60 s
@@ -31,7 +32,8 @@ const MAX_HEADER_BYTES = 16_384
 const PLUGIN_TIMEOUT_MS = 120_000
 
 /** Builds the service; nothing listens yet. */
-export async function buildApp(config: Config): Promise<FastifyInstance> {
+export async function buildApp(config: Config, changes: Partial<Timing> = {}): Promise<FastifyInstance> {
+  const timing = { ...TIMING, ...changes }
   const app = Fastify({
     ajv: { onCreate: addFormats },
     trustProxy: config.TRUST_PROXY,
@@ -58,8 +60,8 @@ export async function buildApp(config: Config): Promise<FastifyInstance> {
   await app.register(metrics)
   await app.register(shutdown, { config })
   await app.register(auth, { config })
-  await app.register(database, { config })
-  await app.register(counting, { config })
+  await app.register(database, { config, timing })
+  await app.register(counting, { config, timing })
   await app.register(delivery, { config })
   await app.register(snapshots, { config })
 

@@ -5,6 +5,7 @@ import fp from 'fastify-plugin'
 import type { Config } from '../config.js'
 import { DatabaseUnavailable, OutcomeUnknown } from '../http/errors.js'
 import { outageLog } from '../log.js'
+import type { Timing } from '../timing.js'
 import { version } from '../version.js'
 import { applyFlush, type Replica, registerReplica } from './flush.js'
 import { CommitTimeoutError, Flusher } from './flusher.js'
@@ -13,8 +14,6 @@ import { Tracker } from './tracker.js'
 
 /** Ready no longer when the oldest unflushed usage is older than this many flush intervals. */
 const STALE_INTERVALS = 10
-/** How long a batch waits for its commit before it is answered 504. */
-const COMMIT_TIMEOUT_MS = 10_000
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -33,8 +32,8 @@ declare module 'fastify' {
   }
 }
 
-export default fp<{ config: Config }>(
-  async (app, { config }) => {
+export default fp<{ config: Config; timing: Timing }>(
+  async (app, { config, timing }) => {
     const replica = { replicaId: randomUUID(), name: config.REPLICA_NAME, version }
     const tracker = new Tracker(config.EXACT_LIMIT)
     const { metrics, database, shutdown } = app
@@ -86,7 +85,7 @@ export default fp<{ config: Config }>(
       if (!database.isPrepared || flusher.isFailing) throw new DatabaseUnavailable()
       count(...batch)
       try {
-        await flusher.commit(COMMIT_TIMEOUT_MS)
+        await flusher.commit(timing.commitDeadlineMs)
       } catch (error) {
         throw error instanceof CommitTimeoutError ? new OutcomeUnknown() : error
       }

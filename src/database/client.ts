@@ -3,6 +3,7 @@
 import { drizzle, type PostgresJsDatabase } from 'drizzle-orm/postgres-js'
 import postgres from 'postgres'
 import { TimeoutError, timeout } from '../async.js'
+import { TIMING, type Timing } from '../timing.js'
 
 export type Db = PostgresJsDatabase<Record<string, never>> & { $client: postgres.Sql }
 /** A transaction, or the pool: what a statement runs on. */
@@ -14,8 +15,6 @@ const SERVER_TIMEOUTS_MS = {
   lock_timeout: 5_000,
   idle_in_transaction_session_timeout: 10_000,
 }
-/** Longer than the server's own, so that it fires only when the server does not answer at all. */
-const DEADLINE_MS = 15_000
 
 /**
  * Where the database is: a URL, perhaps of a pooler that gives each transaction another session; or the unix
@@ -26,6 +25,7 @@ export type DatabaseTarget = { url: string; transactionPooling?: boolean } | { p
 export interface DatabaseOptions {
   target: DatabaseTarget
   poolMax: number
+  timing?: Pick<Timing, 'databaseDeadlineMs' | 'reconnectMs'>
   /** Called when the database is lost, and when it is back. */
   onUp?: (up: boolean, cause?: Error) => void
 }
@@ -48,13 +48,13 @@ export interface Database {
 }
 
 /** Makes the pool; connections open when they are first needed. */
-export function connectDatabase({ target, poolMax, onUp }: DatabaseOptions): Database {
+export function connectDatabase({ target, poolMax, timing = TIMING, onUp }: DatabaseOptions): Database {
   let up: boolean | undefined
-  let pool = openPool(target, poolMax)
+  let pool = openPool(target, poolMax, timing.reconnectMs)
 
   function discard(failed: Pool): void {
     if (pool !== failed) return
-    pool = openPool(target, poolMax)
+    pool = openPool(target, poolMax, timing.reconnectMs)
     void failed.sql.end({ timeout: 0 })
   }
 
@@ -69,7 +69,7 @@ export function connectDatabase({ target, poolMax, onUp }: DatabaseOptions): Dat
       return up
     },
 
-    async run(work, deadlineMs = DEADLINE_MS) {
+    async run(work, deadlineMs = timing.databaseDeadlineMs) {
       const used = pool
       try {
         const result = await timeout(deadlineMs, () => work(used.db))
@@ -98,11 +98,11 @@ interface Pool {
   db: Db
 }
 
-function openPool(target: DatabaseTarget, poolMax: number): Pool {
+function openPool(target: DatabaseTarget, poolMax: number, reconnectMs: number): Pool {
   const common = {
     connect_timeout: CONNECT_TIMEOUT_S,
     // The callers back off by themselves; a pool that also waits would only delay the recovery.
-    backoff: () => 0.05 + Math.random() * 0.2,
+    backoff: () => (reconnectMs / 1000) * (0.2 + 0.8 * Math.random()),
     fetch_types: false,
     onnotice: () => {},
   } satisfies postgres.Options<Record<string, never>>

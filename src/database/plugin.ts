@@ -4,6 +4,7 @@ import type { FastifyBaseLogger } from 'fastify'
 import fp from 'fastify-plugin'
 import { backoff, pause } from '../async.js'
 import type { Config } from '../config.js'
+import type { Timing } from '../timing.js'
 import { connectDatabase, type Database, DatabaseUnavailableError, type Db } from './client.js'
 import { locateDatabase } from './locate.js'
 import { checkMigrated, migrate } from './migrate.js'
@@ -25,12 +26,13 @@ declare module 'fastify' {
   }
 }
 
-export default fp<{ config: Config }>(
-  async (app, { config }) => {
+export default fp<{ config: Config; timing: Timing }>(
+  async (app, { config, timing }) => {
     const { target, stop } = await locateDatabase(config, app.log.info.bind(app.log))
     const database = connectDatabase({
       target,
       poolMax: config.DATABASE_POOL_MAX,
+      timing,
       onUp: (up, cause) => {
         if (!up) app.log.error({ err: cause }, 'database lost')
         else app.log.info('database reached')

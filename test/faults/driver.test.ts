@@ -8,6 +8,7 @@ import t from 'tap'
 import { applyFlush } from '../../src/counting/flush.js'
 import { Flusher } from '../../src/counting/flusher.js'
 import { connectDatabase, DatabaseUnavailableError } from '../../src/database/client.js'
+import { TIMING } from '../../src/timing.js'
 import { testDatabase } from '../helpers/database.js'
 import { newTracker } from '../helpers/tracker.js'
 import { startProxy } from './proxy.js'
@@ -16,7 +17,7 @@ t.test(
   'backends terminated while small queries are sent: the process lives and every count is right',
   async (t) => {
     const { url, sql } = await testDatabase(t)
-    const database = connectDatabase({ target: { url }, poolMax: 4 })
+    const database = connectDatabase({ target: { url }, poolMax: 4, timing: { ...TIMING, reconnectMs: 1 } })
     t.teardown(() => database.close())
     const replicas = Array.from({ length: 4 }, () => {
       const replica = { replicaId: randomUUID(), name: 'test', version: '0.0.0' }

@@ -7,6 +7,7 @@ import { testDatabase } from '../helpers/database.js'
 import { startProcess } from '../helpers/process.js'
 import { logs, startReplica } from '../helpers/replica.js'
 import { newTracker } from '../helpers/tracker.js'
+import { until } from '../helpers/until.js'
 import { startProxy, type Verdict } from './proxy.js'
 
 const durable = { ACK: 'durable' }
@@ -68,10 +69,9 @@ t.test(
     const replica = await startReplica(t, proxy.through(url), durable)
     proxy.setAway(true)
     const first = replica.send({ logs: logs(3, 0) }) // finds out
-    for (;;) {
-      const ready = await replica.get('/-/ready')
-      if (ready.status === 503) break
-    }
+    await until(async () => (await replica.get('/-/ready')).status === 503, {
+      what: 'the replica to be unready',
+    })
     const { unflushed } = replica.app.counting.tracker
     for (let n = 0; n < 5; n++) {
       const response = await replica.send({ logs: logs(1, 1) })
@@ -92,7 +92,7 @@ t.test(
 t.test('a batch whose commit does not come in time is 504, and is counted once all the same', async (t) => {
   const { url } = await testDatabase(t)
   const proxy = await startProxy(t, Number(new URL(url).port))
-  const replica = await startReplica(t, proxy.through(url), durable)
+  const replica = await startReplica(t, proxy.through(url), durable, { commitDeadlineMs: 300 })
   proxy.setAway(true)
   const response = await replica.send({ logs: logs(3, 0) })
   t.equal(response.status, 504)

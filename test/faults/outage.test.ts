@@ -1,16 +1,21 @@
 // A database that is away, or takes what it is sent and never answers: nothing waits for ever, nothing storms.
 
-import { setTimeout as sleep } from 'node:timers/promises'
 import { sql } from 'drizzle-orm'
 import t from 'tap'
 import { testDatabase } from '../helpers/database.js'
 import { startProcess } from '../helpers/process.js'
-import { json, logs, startReplica } from '../helpers/replica.js'
+import { json, logs, type Replica, startReplica } from '../helpers/replica.js'
+import { until } from '../helpers/until.js'
 import { startProxy } from './proxy.js'
 
 t.jobs = 4
 
-const POLL_MS = 10
+/** For replicas that must notice that the database does not answer. */
+const impatient = { databaseDeadlineMs: 400 }
+
+async function untilFlushed({ app }: Replica): Promise<void> {
+  await until(() => app.counting.tracker.unflushedAge === 0, { what: 'all usage to be flushed' })
+}
 
 t.test('with the database away each try is one connection, and all is flushed when it is back', async (t) => {
   const { url } = await testDatabase(t)
@@ -26,7 +31,7 @@ t.test('with the database away each try is one connection, and all is flushed wh
   t.ok(connections <= tries + 1, `${tries} tries, ${connections} connections, ${sent} batches`)
 
   proxy.setAway(false)
-  while (replica.app.counting.tracker.unflushedAge > 0) await sleep(POLL_MS)
+  await untilFlushed(replica)
   t.match(await json(replica.get('/telemetry/snapshot')), { allowed_requests: sent })
 })
 
@@ -35,7 +40,7 @@ t.test(
   async (t) => {
     const { url } = await testDatabase(t)
     const proxy = await startProxy(t, Number(new URL(url).port))
-    const replica = await startReplica(t, proxy.through(url), { FLUSH_INTERVAL_MS: '50' })
+    const replica = await startReplica(t, proxy.through(url), { FLUSH_INTERVAL_MS: '50' }, impatient)
 
     proxy.judge(() => 'swallow')
     await replica.send({ logs: logs(3, 2) })
@@ -45,7 +50,7 @@ t.test(
     t.equal((await replica.send({ logs: logs(1, 0) })).status, 202, 'counting never stopped')
 
     proxy.judge(() => 'pass')
-    while ((await replica.post('/telemetry/snapshot')).status !== 200);
+    await until(async () => (await replica.post('/telemetry/snapshot')).ok, { what: 'a snapshot' })
     t.match(await json(replica.get('/telemetry/snapshots')), {
       snapshots: [{ allowed_requests: 4, denied_requests: 2 }],
     })
@@ -55,7 +60,7 @@ t.test(
 t.test('a connection that falls silent in the middle of a flush wedges nothing', async (t) => {
   const { url } = await testDatabase(t)
   const proxy = await startProxy(t, Number(new URL(url).port))
-  const replica = await startReplica(t, proxy.through(url), { FLUSH_INTERVAL_MS: '50' })
+  const replica = await startReplica(t, proxy.through(url), { FLUSH_INTERVAL_MS: '50' }, impatient)
   // Committed, and the answer never comes: the worst place to fall silent.
   const silenced = new Promise<void>((resolve) => {
     let connection: number | undefined
@@ -69,7 +74,7 @@ t.test('a connection that falls silent in the middle of a flush wedges nothing',
   await replica.send({ logs: logs(3, 2) })
   await silenced
   await replica.send({ logs: logs(1, 0) })
-  while (replica.app.counting.tracker.unflushedAge > 0) await sleep(POLL_MS)
+  await untilFlushed(replica)
   t.match(await json(replica.get('/telemetry/snapshot')), { allowed_requests: 4, denied_requests: 2 })
 })
 
@@ -80,7 +85,7 @@ t.test('a shutdown ends in time and says what may be lost', async (t) => {
   await service.send({ logs: logs(3, 2) })
   proxy.judge(() => 'swallow')
   const asked = service.post('/telemetry/snapshot').catch(() => undefined) // has a flush under way when it ends
-  while (proxy.swallowed === 0) await sleep(POLL_MS)
+  await until(() => proxy.swallowed > 0, { what: 'a flush under way' })
   service.signal('SIGTERM')
   t.strictSame(await service.exited, { code: 1, signal: null })
   t.match(await service.log('the final flush failed'), { allowed_requests: 3, denied_requests: 2 })

@@ -5,6 +5,7 @@ import type { FastifyInstance } from 'fastify'
 import type { Test } from 'tap'
 import { buildApp } from '../../src/app.js'
 import { parseConfig } from '../../src/config.js'
+import type { Timing } from '../../src/timing.js'
 
 export interface Replica {
   app: FastifyInstance
@@ -20,6 +21,7 @@ export async function startReplica(
   t: Test,
   databaseUrl: string,
   env: Record<string, string> = {},
+  timing: Partial<Timing> = {},
 ): Promise<Replica> {
   const app = await buildApp(
     parseConfig({
@@ -31,6 +33,7 @@ export async function startReplica(
       REPLICA_NAME: 'test',
       ...env,
     }),
+    { reconnectMs: 10, ...timing },
   )
   t.teardown(() => app.close())
   const url = await app.listen({ host: '127.0.0.1', port: 0 })
