@@ -5,14 +5,14 @@ import closeWithGrace from 'close-with-grace'
 import type { FastifyInstance } from 'fastify'
 import { runCommand } from './cli.js'
 import { type Config, ConfigError, isOpen, loadConfig, urlOf } from './config.js'
-import { DirectoryInUseError } from './database/directory-lock.js'
+import { InUseError } from './directory-lock.js'
 
 try {
   const exitCode = await runCommand(process.argv.slice(2))
   if (exitCode === undefined) await start(loadConfig())
   else process.exitCode = exitCode
 } catch (error) {
-  if (!(error instanceof ConfigError || error instanceof DirectoryInUseError)) throw error
+  if (!(error instanceof ConfigError || error instanceof InUseError)) throw error
   process.stderr.write(`boundary-usage: ${error.message}\n`)
   process.exit(1)
 }

@@ -6,7 +6,7 @@ import { mkdir, mkdtemp, realpath, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { Worker } from 'node:worker_threads'
-import { lockDirectory } from './directory-lock.js'
+import { lockDirectory } from '../directory-lock.js'
 
 export interface Embedded {
   socketPath: string
@@ -34,7 +34,10 @@ export async function startEmbedded(dataDir: string, log: (message: string) => v
   import.meta.resolve('@electric-sql/pglite') // rejects where it is not installed, before anything is made
   await mkdir(dataDir, { recursive: true, mode: 0o700 })
   const root = await realpath(resolve(dataDir))
-  const unlock = await lockDirectory(root)
+  const unlock = await lockDirectory(
+    root,
+    `DATA_DIR: ${root} is in use by another boundary-usage: stop that one, take another directory, or set DATABASE_URL`,
+  )
   // A directory of our own that others cannot enter: the server asks for no password. Its path is short, as a
   // socket's must be, however deep the data lies.
   const socketDir = await mkdtemp(join(tmpdir(), 'boundary-usage-'))

@@ -1,12 +1,9 @@
 // The embedded PostgreSQL as an operator without a server of their own meets it: the whole service, no DATABASE_URL.
 
-import { type ChildProcess, spawn } from 'node:child_process'
-import { once } from 'node:events'
 import { cp, mkdir, mkdtemp, readdir, rm, stat, symlink } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { DirectoryInUseError, lockDirectory } from '../../src/database/directory-lock.js'
 import { testDatabase } from '../helpers/database.js'
 import { type ServiceProcess, startProcess } from '../helpers/process.js'
 import { logs } from '../helpers/replica.js'
@@ -74,7 +71,7 @@ t.test('a start that is killed while it makes the data does not spoil the next o
   await next.log('creating the embedded PostgreSQL')
   await next.send({ logs: logs(3, 2) })
   t.match(await json(next.get('/telemetry/snapshot')), { allowed_requests: 3, denied_requests: 2 })
-  t.strictSame(await readdir(directory), ['postgres'])
+  t.strictSame((await readdir(directory)).toSorted(), ['lock.2', 'postgres'])
 })
 
 async function untilExists(path: string): Promise<void> {
@@ -133,37 +130,6 @@ t.test('a second service on the same data is refused, and the first goes on', as
   t.equal((await first.send({ logs: logs(3, 2) })).status, 202)
   t.match(await json(first.get('/telemetry/snapshot')), { allowed_requests: 3, denied_requests: 2 })
 })
-
-t.test('where the lock is a file, one that a dead process left does not stop a start', async (t) => {
-  t.intercept(process, 'platform', { value: 'darwin' })
-  const directory = join(root, 'locked')
-  const holder = holdLock(directory)
-  t.teardown(() => holder.kill('SIGKILL'))
-  await once(holder, 'message')
-  await t.rejects(lockDirectory(directory), DirectoryInUseError, 'a living one does')
-
-  holder.kill('SIGKILL')
-  await once(holder, 'exit')
-  const unlock = await lockDirectory(directory)
-  await t.rejects(lockDirectory(directory), DirectoryInUseError)
-  await unlock()
-  const again = await lockDirectory(directory)
-  await again()
-})
-
-/** Another process that holds the lock, made to believe that it is not on Linux; says when it does. */
-function holdLock(directory: string): ChildProcess {
-  const module = new URL('../../dist/database/directory-lock.js', import.meta.url).href
-  const script = `
-    Object.defineProperty(process, 'platform', { value: 'darwin' })
-    const { lockDirectory } = await import(${JSON.stringify(module)})
-    await lockDirectory(${JSON.stringify(directory)})
-    process.send('locked')
-    process.on('message', () => {}) // lives until it is killed`
-  return spawn(process.execPath, ['--input-type=module', '-e', script], {
-    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
-  })
-}
 
 t.test('DATA_DIR may lie deeper than a socket could', async (t) => {
   const directory = join(root, ...Array<string>(8).fill('a'.repeat(60)))
