@@ -6,6 +6,7 @@ import type { Config } from './config.js'
 import counting from './counting/plugin.js'
 import database from './database/plugin.js'
 import delivery from './delivery/plugin.js'
+import { redelivery } from './delivery/routes.js'
 import auth from './http/auth.js'
 import { docs } from './http/docs.js'
 import errors from './http/error-handler.js'
@@ -62,12 +63,13 @@ export async function buildApp(config: Config, changes: Partial<Timing> = {}): P
   await app.register(auth, { config })
   await app.register(database, { config, timing })
   await app.register(counting, { config, timing })
-  await app.register(delivery, { config })
   await app.register(snapshots, { config })
+  await app.register(delivery, { config })
 
   await app.register(openapi)
   await app.register(boundaryLogs, { config })
   await app.register(telemetry)
+  await app.register(redelivery)
   await app.register(health)
   await app.register(docs)
   await app.register(page)

@@ -1,21 +1,21 @@
-// Owns the delivery of snapshots to the sink; without SINK_URL there is none, and nothing leaves the machine.
+// Delivers snapshots to the sink: the loop that attempts what is due. Without SINK_URL nothing leaves the machine.
 
-import { EventEmitter, once } from 'node:events'
 import fp from 'fastify-plugin'
+import { Waker } from '../async.js'
 import type { Config } from '../config.js'
 import { outageLog } from '../log.js'
+import type { RecordedSnapshot } from '../snapshots/history.js'
 import {
-  type Answer,
-  attemptDelivery,
   type Claim,
   claimDelivery,
   type DeliveryResult,
   pendingDeliveries,
   recordDelivery,
-  type Sink,
+  redeliver,
 } from './queue.js'
+import { type AttemptOutcome, attemptDelivery, type Sink } from './sink.js'
 
-/** At the latest every so often a replica looks for what others have left. */
+/** The longest time between two looks for what other replicas have left pending. */
 const POLL_MS = 30_000
 
 declare module 'fastify' {
@@ -23,64 +23,69 @@ declare module 'fastify' {
     delivery: {
       /** Whether there is a sink. */
       readonly isOn: boolean
-      /** Looks for what is due, now. */
+      /** Attempts now what is due. */
       wake(): void
+      /** Makes the snapshot due, attempts it, and resolves with it as it was before that; rejects with NotFound. */
+      redeliver(id: string): Promise<RecordedSnapshot>
     }
   }
 }
 
 export default fp<{ config: Config }>(
   async (app, { config }) => {
-    const { metrics, database, shutdown } = app
+    const { metrics, database, shutdown, snapshots } = app
     const { SINK_URL: url, SINK_SECRET: secret } = config
     const sink: Sink | undefined = url !== undefined && secret !== undefined ? { url, secret } : undefined
-    const events = new EventEmitter()
-    let isWanted = false
+    const waker = new Waker()
     let pending = 0
 
     app.decorate('delivery', {
       isOn: sink !== undefined,
-      wake() {
-        isWanted = true
-        events.emit('wake')
+      wake: () => waker.wake(),
+      async redeliver(id) {
+        await database.run((db) => redeliver(db, id))
+        const snapshot = await snapshots.find(id)
+        waker.wake()
+        return snapshot
       },
     })
     metrics.gauge(
       'boundary_usage_deliveries_pending',
-      'Snapshots that wait for their delivery, when this replica last looked.',
+      'Snapshots with a pending delivery, when this replica last looked.',
       () => pending,
     )
     if (!sink) return
 
-    const deliveries = outageLog(
+    const attempts = outageLog(
       app.log,
       'warn',
-      'delivery failed: it will be tried again',
+      'delivery failed: it will be attempted again',
       'deliveries work again',
     )
-    const records = outageLog(
+    const statements = outageLog(
       app.log,
       'error',
-      'deliveries cannot be read or recorded: it will be tried again',
+      'cannot read or record deliveries: trying again',
       'deliveries can be read and recorded again',
     )
-    database.prepared.then(() => run(sink, shutdown.signal)).catch(() => {}) // told by database.prepared
+    snapshots.onTaken(() => waker.wake())
+    // The rejection of database.prepared is reported where the process starts.
+    database.prepared.then(() => run(sink, shutdown.signal)).catch(() => {})
 
     async function run(sink: Sink, signal: AbortSignal): Promise<void> {
       while (!signal.aborted) {
-        isWanted = false
-        let wait = POLL_MS
+        let waitMs = POLL_MS
         try {
           await deliverAllDue(sink, signal)
           const { count, nextMs } = await database.run(pendingDeliveries)
           pending = count
-          records.recovered()
-          if (nextMs !== null) wait = Math.min(wait, Math.max(0, nextMs))
+          statements.recovered()
+          if (nextMs !== null) waitMs = Math.min(waitMs, Math.max(0, nextMs))
         } catch (err) {
-          if (database.up) records.failed({ err }) // a lost one is told where it is noticed
+          // The database plugin logs an outage of the database.
+          if (database.up) statements.failed({ err })
         }
-        const end = AbortSignal.any([signal, AbortSignal.timeout(Math.ceil(wait * (1 + Math.random() / 10)))])
-        if (!isWanted) await once(events, 'wake', { signal: end }).catch(() => {}) // the time is over
+        await waker.wait(Math.ceil(waitMs * (1 + Math.random() / 10)), { signal, ref: false })
       }
     }
 
@@ -88,24 +93,24 @@ export default fp<{ config: Config }>(
       while (!signal.aborted) {
         const claim = await database.run(claimDelivery)
         if (!claim) return
-        const answer = await attemptDelivery(sink, claim, signal)
-        // Cut off by the shutdown: another replica will try when the claim is over.
-        if (signal.aborted && answer.result === 'failed') return
-        const result = await database.run((db) => recordDelivery(db, claim, answer))
+        const outcome = await attemptDelivery(sink, claim.snapshot, signal)
+        // The shutdown aborted it: another replica attempts it when the lease ends.
+        if (signal.aborted && outcome.result === 'failed') return
+        const result = await database.run((db) => recordDelivery(db, claim, outcome))
         metrics.deliveries[result]++
-        tell(claim, answer, result)
+        report(claim, outcome, result)
       }
     }
 
-    function tell({ snapshot, attempt }: Claim, answer: Answer, result: DeliveryResult): void {
-      if (answer.result === 'delivered') {
-        deliveries.recovered()
+    function report({ snapshot, attempt }: Claim, outcome: AttemptOutcome, result: DeliveryResult): void {
+      if (outcome.result === 'delivered') {
+        attempts.recovered()
         return
       }
-      const fields = { snapshot_id: snapshot.id, attempt, error: answer.error }
+      const fields = { snapshot_id: snapshot.id, attempt, error: outcome.error }
       if (result === 'dead') app.log.error(fields, 'delivery given up')
-      else deliveries.failed(fields)
+      else attempts.failed(fields)
     }
   },
-  { name: 'delivery', dependencies: ['metrics', 'shutdown', 'database'] },
+  { name: 'delivery', dependencies: ['metrics', 'shutdown', 'database', 'snapshots'] },
 )

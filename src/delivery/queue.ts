@@ -1,44 +1,33 @@
-// Delivery: carries recorded snapshots to the sink, at least once, by whichever replica comes first.
+// The statements of delivery: claim what is due, record the outcome of an attempt, count what is pending, redeliver.
 
 import { and, eq, sql } from 'drizzle-orm'
-import { Webhook } from 'standardwebhooks'
+import { backoff } from '../async.js'
 import type { Executor } from '../database/client.js'
 import { telemetrySnapshots } from '../database/schema.js'
 import { type Snapshot, snapshotColumns, withDuration } from '../snapshots/snapshot.js'
+import type { AttemptOutcome } from './sink.js'
 
-const ATTEMPT_TIMEOUT_MS = 15_000
-/** How long an attempt keeps others away, if the replica that makes it never says how it went. */
+/** How long a claim keeps other replicas away, if the one that made it never records an outcome. */
 const LEASE_S = 60
 const FIRST_RETRY_MS = 5_000
 const LONGEST_RETRY_MS = 6 * 3_600_000
-/** Three to five days of them; a redelivery begins as many again. */
+/** They take two to five days; a redelivery begins as many again. */
 const MAX_ATTEMPTS = 30
 const LONGEST_RETRY_AFTER_MS = 24 * 3_600_000
 
-export interface Sink {
-  url: string
-  /** As the Standard Webhooks specification writes it: whsec_ and base64. */
-  secret: string
-}
-
-/** A delivery that this replica has taken on. */
+/** A delivery that this replica attempts. */
 export interface Claim {
   snapshot: Snapshot
   /** 1 for the first; also tells this attempt from a later one. */
   attempt: number
 }
 
-/** What came of an attempt. */
-export type Answer =
-  | { result: 'delivered' }
-  /** `retryAfterMs`: what the sink asked for. */
-  | { result: 'failed'; error: string; retryAfterMs?: number }
-  /** The sink wants no more of it. */
-  | { result: 'gone'; error: string }
-
 export type DeliveryResult = 'delivered' | 'failed' | 'dead'
 
-/** Takes on the delivery that has been due longest; undefined if none is. Others pass it by for LEASE_S. */
+/**
+ * Claims the delivery that has been due longest; undefined if none is. Until the lease ends, others find it not due.
+ * SKIP LOCKED: replicas that claim at the same moment each get another one, or none.
+ */
 export async function claimDelivery(db: Executor): Promise<Claim | undefined> {
   const due = sql`(
     select id from telemetry_snapshots
@@ -57,47 +46,18 @@ export async function claimDelivery(db: Executor): Promise<Claim | undefined> {
   return { snapshot: withDuration(snapshot), attempt }
 }
 
-/** POSTs the snapshot, signed as the Standard Webhooks specification says; `signal` ends the attempt. */
-export async function attemptDelivery(sink: Sink, { snapshot }: Claim, signal: AbortSignal): Promise<Answer> {
-  const id = String(snapshot.id)
-  const body = JSON.stringify(snapshot)
-  const now = new Date()
-  try {
-    const response = await fetch(sink.url, {
-      method: 'POST',
-      headers: {
-        'content-type': 'application/json',
-        'webhook-id': id,
-        'webhook-timestamp': String(Math.floor(now.getTime() / 1000)),
-        'webhook-signature': new Webhook(sink.secret).sign(id, now, body),
-      },
-      body,
-      redirect: 'manual',
-      signal: AbortSignal.any([signal, AbortSignal.timeout(ATTEMPT_TIMEOUT_MS)]),
-    })
-    await response.body?.cancel()
-    if (response.ok) return { result: 'delivered' }
-    const error = `status ${response.status}`
-    if (response.status === 410) return { result: 'gone', error }
-    const retryAfterMs = parseRetryAfter(response.headers.get('retry-after'), now)
-    return { result: 'failed', error, ...(retryAfterMs !== undefined && { retryAfterMs }) }
-  } catch (error) {
-    return { result: 'failed', error: describe(error) }
-  }
-}
-
-/** Records what came of the attempt, unless a later one has been made meanwhile. */
+/** Records the outcome of the claimed attempt, unless a later attempt or a redelivery has replaced it. */
 export async function recordDelivery(
   db: Executor,
   { snapshot, attempt }: Claim,
-  answer: Answer,
+  outcome: AttemptOutcome,
 ): Promise<DeliveryResult> {
-  const isDead = answer.result === 'gone' || (answer.result === 'failed' && attempt % MAX_ATTEMPTS === 0)
-  const result = isDead ? 'dead' : answer.result === 'delivered' ? 'delivered' : 'failed'
+  const isDead = outcome.result === 'gone' || (outcome.result === 'failed' && attempt % MAX_ATTEMPTS === 0)
+  const result = isDead ? 'dead' : outcome.result === 'delivered' ? 'delivered' : 'failed'
   await db
     .update(telemetrySnapshots)
     .set(
-      answer.result === 'delivered'
+      outcome.result === 'delivered'
         ? {
             delivery_state: 'delivered',
             delivered_at: sql`now()`,
@@ -105,15 +65,15 @@ export async function recordDelivery(
             delivery_error: null,
           }
         : {
-            delivery_error: answer.error,
+            delivery_error: outcome.error,
             ...(isDead
               ? { delivery_state: 'dead', delivery_due_at: null }
-              : { delivery_due_at: sql`now() + ${delayOf(attempt, answer)} * interval '1 millisecond'` }),
+              : { delivery_due_at: sql`now() + ${delayOf(attempt, outcome)} * interval '1 millisecond'` }),
           },
     )
     .where(
       and(
-        eq(telemetrySnapshots.id, String(snapshot.id)),
+        eq(telemetrySnapshots.id, snapshot.id),
         eq(telemetrySnapshots.delivery_attempts, attempt),
         eq(telemetrySnapshots.delivery_state, 'pending'),
       ),
@@ -121,7 +81,7 @@ export async function recordDelivery(
   return result
 }
 
-/** How many wait, and for how long the next of them; null if none does. */
+/** How many deliveries are pending, and the milliseconds until the next one is due; null if none is pending. */
 export async function pendingDeliveries(db: Executor): Promise<{ count: number; nextMs: number | null }> {
   const [row] = await db.execute<{ count: number; next_ms: number | null }>(sql`
     select count(*)::int as count,
@@ -131,11 +91,12 @@ export async function pendingDeliveries(db: Executor): Promise<{ count: number; 
 }
 
 /**
- * Makes the snapshot due at once, whatever became of it before; false if there is none of that id. Attempts go on from
- * the next multiple of their limit: their number tells an attempt from a later one, so it may only grow.
+ * Makes the snapshot due at once, whatever the state of its delivery; nothing happens if there is none with that id.
+ * Attempts continue from the next multiple of their limit: their number tells an attempt from a later one, so it may
+ * only grow.
  */
-export async function redeliver(db: Executor, id: string): Promise<boolean> {
-  const rows = await db
+export async function redeliver(db: Executor, id: string): Promise<void> {
+  await db
     .update(telemetrySnapshots)
     .set({
       delivery_state: 'pending',
@@ -144,28 +105,10 @@ export async function redeliver(db: Executor, id: string): Promise<boolean> {
       delivery_attempts: sql`ceil(${telemetrySnapshots.delivery_attempts} / ${MAX_ATTEMPTS}::numeric) * ${MAX_ATTEMPTS}::int`,
     })
     .where(eq(telemetrySnapshots.id, id))
-    .returning({ id: telemetrySnapshots.id })
-  return rows.length > 0
 }
 
-function delayOf(attempt: number, answer: { retryAfterMs?: number }): number {
-  if (answer.retryAfterMs !== undefined) return Math.min(answer.retryAfterMs, LONGEST_RETRY_AFTER_MS)
-  const retries = (attempt - 1) % MAX_ATTEMPTS
-  return Math.round(Math.min(FIRST_RETRY_MS * 2 ** retries, LONGEST_RETRY_MS) * (0.75 + Math.random() / 4))
-}
-
-/** Milliseconds, from either form that RFC 9110 knows: seconds, or a date. */
-export function parseRetryAfter(value: string | null, now: Date): number | undefined {
-  if (value === null) return undefined
-  if (/^\d+$/.test(value)) return Number(value) * 1000
-  const date = Date.parse(value)
-  return Number.isNaN(date) ? undefined : Math.max(0, date - now.getTime())
-}
-
-/** Without the sink's address. */
-function describe(error: unknown): string {
-  if (!(error instanceof Error)) return 'no answer'
-  if (error.name === 'TimeoutError') return `no answer within ${ATTEMPT_TIMEOUT_MS} ms`
-  const { cause } = error
-  return cause instanceof Error && 'code' in cause ? `no answer: ${String(cause.code)}` : 'no answer'
+/** Milliseconds until the attempt after a failed one. */
+function delayOf(attempt: number, { retryAfterMs }: { retryAfterMs?: number }): number {
+  if (retryAfterMs !== undefined) return Math.min(retryAfterMs, LONGEST_RETRY_AFTER_MS)
+  return Math.round(backoff(((attempt - 1) % MAX_ATTEMPTS) + 1, FIRST_RETRY_MS, LONGEST_RETRY_MS))
 }

@@ -2,13 +2,15 @@
 
 import fp from 'fastify-plugin'
 import type { Config } from '../config.js'
+import { NotFound } from '../http/errors.js'
 import { outageLog } from '../log.js'
+import { findSnapshot, type RecordedSnapshot } from './history.js'
 import { pruneReplicas, pruneSnapshots } from './retention.js'
 import { runSchedule } from './schedule.js'
 import {
   previewSnapshot,
-  type Snapshot,
   type SnapshotOutcome,
+  type SnapshotPreview,
   type Trigger,
   takeSnapshot,
 } from './snapshot.js'
@@ -16,18 +18,23 @@ import {
 declare module 'fastify' {
   interface FastifyInstance {
     snapshots: {
-      /** Flushes this replica, then shows the period in progress. */
-      preview(): Promise<Snapshot>
-      /** Flushes this replica, then takes the snapshot or says why not. */
-      snapshot(trigger: Trigger): Promise<SnapshotOutcome>
+      /** Flushes this replica, then reads the current period. */
+      preview(): Promise<SnapshotPreview>
+      /** Flushes this replica, then takes the snapshot; the outcome says if another one prevents it. */
+      take(trigger: Trigger): Promise<SnapshotOutcome>
+      /** Calls `listener` after every snapshot that this replica takes. */
+      onTaken(listener: () => void): void
+      /** The recorded snapshot; rejects with NotFound. */
+      find(id: string): Promise<RecordedSnapshot>
     }
   }
 }
 
 export default fp<{ config: Config }>(
   async (app, { config }) => {
-    const { metrics, counting, database, delivery, shutdown } = app
+    const { metrics, counting, database, shutdown } = app
     const { replicaId } = counting.replica
+    const listeners: (() => void)[] = []
 
     metrics.gauge(
       'boundary_usage_snapshot_interval_seconds',
@@ -35,7 +42,7 @@ export default fp<{ config: Config }>(
       () => config.SNAPSHOT_INTERVAL_MS / 1000,
     )
 
-    async function snapshot(trigger: Trigger): Promise<SnapshotOutcome> {
+    async function take(trigger: Trigger): Promise<SnapshotOutcome> {
       const start = performance.now()
       try {
         await counting.flush()
@@ -44,7 +51,7 @@ export default fp<{ config: Config }>(
             trigger,
             reportedBy: replicaId,
             intervalMs: config.SNAPSHOT_INTERVAL_MS,
-            deliver: delivery.isOn,
+            deliver: config.SINK_URL !== undefined,
           }),
         )
         metrics.snapshots.inc({ trigger, result: outcome.result })
@@ -52,7 +59,7 @@ export default fp<{ config: Config }>(
           metrics.snapshotDuration.observe((performance.now() - start) / 1000)
           metrics.snapshotLastSuccess.set(outcome.snapshot.taken_at.getTime() / 1000)
           app.log.info({ snapshot: outcome.snapshot }, 'snapshot taken')
-          delivery.wake()
+          for (const listener of listeners) listener()
           void prune()
         }
         return outcome
@@ -75,10 +82,16 @@ export default fp<{ config: Config }>(
     }
 
     app.decorate('snapshots', {
-      snapshot,
       async preview() {
         await counting.flush()
         return database.run((db) => previewSnapshot(db, replicaId))
+      },
+      take,
+      onTaken: (listener) => void listeners.push(listener),
+      async find(id) {
+        const snapshot = await database.run((db) => findSnapshot(db, id))
+        if (!snapshot) throw new NotFound('no snapshot with this id: GET /telemetry/snapshots lists them')
+        return snapshot
       },
     })
 
@@ -94,7 +107,7 @@ export default fp<{ config: Config }>(
         {
           intervalMs: config.SNAPSHOT_INTERVAL_MS,
           attempt: async () => {
-            const outcome = await snapshot('schedule')
+            const outcome = await take('schedule')
             trouble.recovered()
             return outcome
           },
@@ -107,5 +120,5 @@ export default fp<{ config: Config }>(
     )
     schedule.catch(() => {}) // told by database.prepared
   },
-  { name: 'snapshots', dependencies: ['metrics', 'shutdown', 'database', 'counting', 'delivery'] },
+  { name: 'snapshots', dependencies: ['metrics', 'shutdown', 'database', 'counting'] },
 )

@@ -2,16 +2,14 @@
 
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { Type } from '@sinclair/typebox'
-import { redeliver } from '../delivery/queue.js'
-import { InvalidQuery, NoSink, NotFound, SnapshotInProgress } from '../http/errors.js'
+import { ADMIN_ROUTE, restrictToAdmins } from '../http/admin.js'
+import { InvalidQuery, SnapshotInProgress } from '../http/errors.js'
 import { toDate } from '../http/formats.js'
 import { ref, responses } from '../http/schemas.js'
 import {
-  findSnapshot,
   LONGEST_MS,
   listReplicas,
   listSnapshots,
-  type RecordedSnapshot,
   readUsage,
   UNITS,
   type Unit,
@@ -21,30 +19,23 @@ import {
 import {
   RecordedSnapshotSchema,
   ReplicaListSchema,
+  SnapshotIdSchema,
   SnapshotListSchema,
   SnapshotSchema,
   UsageSchema,
 } from './schemas.js'
 
-const common = { tags: ['admin'], security: [{ admin: [] }] }
-
-const SnapshotId = Type.Object({ id: Type.String({ format: 'uuid' }) })
 const DEFAULT_DAYS = 30
 const MAX_BUCKETS = 10_000
 
 export const telemetry: FastifyPluginAsyncTypebox = async (app) => {
-  app.addHook('onRequest', app.guard.admin)
-  // No route here has a body, but many clients call an empty one JSON.
-  app.addContentTypeParser('*', (_request, payload, done) => {
-    payload.resume()
-    done(null)
-  })
+  restrictToAdmins(app)
 
   app.get(
     '/telemetry/snapshot',
     {
       schema: {
-        ...common,
+        ...ADMIN_ROUTE,
         operationId: 'previewSnapshot',
         summary: 'Preview the period in progress',
         description:
@@ -59,7 +50,7 @@ export const telemetry: FastifyPluginAsyncTypebox = async (app) => {
     '/telemetry/snapshot',
     {
       schema: {
-        ...common,
+        ...ADMIN_ROUTE,
         operationId: 'takeSnapshot',
         summary: 'Take a snapshot and begin a new period',
         description:
@@ -68,7 +59,7 @@ export const telemetry: FastifyPluginAsyncTypebox = async (app) => {
       },
     },
     async () => {
-      const outcome = await app.snapshots.snapshot('manual')
+      const outcome = await app.snapshots.take('manual')
       if (outcome.result !== 'taken') throw new SnapshotInProgress()
       return outcome.snapshot
     },
@@ -78,7 +69,7 @@ export const telemetry: FastifyPluginAsyncTypebox = async (app) => {
     '/telemetry/snapshots',
     {
       schema: {
-        ...common,
+        ...ADMIN_ROUTE,
         operationId: 'listSnapshots',
         summary: 'List recorded snapshots, newest first',
         querystring: Type.Object({
@@ -106,49 +97,21 @@ export const telemetry: FastifyPluginAsyncTypebox = async (app) => {
     '/telemetry/snapshots/:id',
     {
       schema: {
-        ...common,
+        ...ADMIN_ROUTE,
         operationId: 'getSnapshot',
         summary: 'Show one snapshot, and what became of its delivery',
-        params: SnapshotId,
+        params: SnapshotIdSchema,
         response: responses(200, ref(RecordedSnapshotSchema), 'The snapshot.', 400, 401, 403, 404, 503),
       },
     },
-    async ({ params: { id } }) => find(id),
+    ({ params: { id } }) => app.snapshots.find(id),
   )
-
-  app.post(
-    '/telemetry/snapshots/:id/redeliver',
-    {
-      schema: {
-        ...common,
-        operationId: 'redeliverSnapshot',
-        summary: 'Deliver a snapshot again',
-        description: 'At once, whatever became of it before. Its webhook-id stays the same.',
-        params: SnapshotId,
-        response: responses(202, ref(RecordedSnapshotSchema), 'It is due now.', 400, 401, 403, 404, 503),
-      },
-    },
-    async ({ params: { id } }, reply) => {
-      if (!app.delivery.isOn) throw new NoSink()
-      await app.database.run((db) => redeliver(db, id))
-      const snapshot = await find(id)
-      app.delivery.wake()
-      return reply.code(202).send(snapshot)
-    },
-  )
-
-  async function find(id: string): Promise<RecordedSnapshot> {
-    const snapshot = await app.database.run((db) => findSnapshot(db, id))
-    if (!snapshot)
-      throw new NotFound('no snapshot of that id: GET /telemetry/snapshots lists those there are')
-    return snapshot
-  }
 
   app.get(
     '/telemetry/usage',
     {
       schema: {
-        ...common,
+        ...ADMIN_ROUTE,
         operationId: 'readUsage',
         summary: 'Usage over a range of time, in buckets of the calendar',
         description:
@@ -179,7 +142,7 @@ export const telemetry: FastifyPluginAsyncTypebox = async (app) => {
     '/telemetry/replicas',
     {
       schema: {
-        ...common,
+        ...ADMIN_ROUTE,
         operationId: 'listReplicas',
         summary: 'List the replicas that are known',
         response: responses(200, ref(ReplicaListSchema), 'The replicas, oldest first.', 401, 403, 503),

@@ -50,6 +50,8 @@ export const RecordedSnapshotSchema = Type.Object(
   { $id: 'RecordedSnapshot', title: 'RecordedSnapshot' },
 )
 
+export const SnapshotIdSchema = Type.Object({ id: Type.String({ format: 'uuid' }) })
+
 export const SnapshotListSchema = Type.Object(
   {
     snapshots: Type.Array(ref(RecordedSnapshotSchema), { description: 'Newest first.' }),

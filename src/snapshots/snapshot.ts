@@ -28,8 +28,11 @@ export const snapshotColumns = {
 type SnapshotRow = Pick<typeof telemetrySnapshots.$inferSelect, keyof typeof snapshotColumns>
 export type Trigger = SnapshotRow['trigger']
 
-/** A snapshot as the API shows it; `id` is null in a preview. */
-export type Snapshot = Omit<SnapshotRow, 'id'> & { id: string | null; period_duration_ms: number }
+/** A snapshot as the API shows it. */
+export type Snapshot = SnapshotRow & { period_duration_ms: number }
+
+/** What a snapshot of the current period would be. */
+export type SnapshotPreview = Omit<Snapshot, 'id'> & { id: null }
 
 /** What came of it; `now` is the database's clock. */
 export type SnapshotOutcome =
@@ -105,7 +108,7 @@ export async function takeSnapshot(db: Db, request: SnapshotRequest): Promise<Sn
 }
 
 /** The period in progress, as a snapshot would record it now. Reads only, and all of it at one moment. */
-export async function previewSnapshot(db: Db, reportedBy: string): Promise<Snapshot> {
+export async function previewSnapshot(db: Db, reportedBy: string): Promise<SnapshotPreview> {
   return db.transaction(
     async (tx) => {
       const { now, periodStart } = await readPeriod(tx)

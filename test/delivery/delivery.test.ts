@@ -3,11 +3,13 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type postgres from 'postgres'
 import t, { type Test } from 'tap'
-import { parseRetryAfter } from '../../src/delivery/queue.js'
+import { attemptDelivery, parseRetryAfter, type Sink } from '../../src/delivery/sink.js'
+import type { Snapshot } from '../../src/snapshots/snapshot.js'
 import { testDatabase } from '../helpers/database.js'
+import { collectGarbage } from '../helpers/garbage.js'
 import { startProcess } from '../helpers/process.js'
 import { json, logs, type Replica, startReplica } from '../helpers/replica.js'
-import { startSink } from '../helpers/sink.js'
+import { type SinkServer, startSink } from '../helpers/sink.js'
 
 interface Recorded {
   delivery: {
@@ -38,6 +40,11 @@ async function delivery(
     if (is(delivery)) return delivery
     await sleep(10)
   }
+}
+
+/** The sink as the code under test addresses it. */
+function sinkOf({ env }: SinkServer): Sink {
+  return { url: env.SINK_URL, secret: env.SINK_SECRET }
 }
 
 /** As if all that is pending had waited long enough. */
@@ -140,6 +147,34 @@ t.test('a sink that hangs holds up neither snapshots nor the shutdown', async (t
   t.equal((await service.post('/telemetry/snapshot')).status, 200)
   service.signal('SIGTERM')
   t.strictSame(await service.exited, { code: 0, signal: null })
+})
+
+t.test('a garbage collection stops no delivery that waits for its time', async (t) => {
+  const { sink, sql, replica } = await setup(t)
+  sink.answer((response) => response.writeHead(500).end())
+  const { id } = await json(replica.post('/telemetry/snapshot'))
+  await delivery(replica, id, ({ error }) => error !== null)
+  sink.answer((response) => response.writeHead(200).end())
+  await sql`update telemetry_snapshots set delivery_due_at = now() + interval '1 second'`
+  replica.app.delivery.wake()
+  const limit = performance.now() + 10_000
+  while (sink.deliveries.length < 2 && performance.now() < limit) {
+    await collectGarbage()
+    await sleep(20)
+  }
+  await sink.until(2)
+  await delivery(replica, id, ({ state }) => state === 'delivered')
+})
+
+t.test('a garbage collection does not stop the timeout of an attempt', async (t) => {
+  const { sink, replica } = await setup(t)
+  const snapshot = await json<Snapshot>(replica.post('/telemetry/snapshot'))
+  sink.answer(() => {})
+  const { signal } = new AbortController()
+  const attempt = attemptDelivery(sinkOf(sink), snapshot, signal, 500)
+  await sink.until(2)
+  await collectGarbage()
+  t.strictSame(await attempt, { result: 'failed', error: 'no answer within 500 ms' })
 })
 
 t.test('a replica killed in the middle of a delivery: another delivers, and none is skipped', async (t) => {

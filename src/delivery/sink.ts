@@ -1,0 +1,77 @@
+// The sink: POSTs a snapshot to it, signed, and reads from the response whether it was delivered.
+
+import { Webhook } from 'standardwebhooks'
+import { TimeoutError, timeout } from '../async.js'
+import type { Snapshot } from '../snapshots/snapshot.js'
+
+const ATTEMPT_TIMEOUT_MS = 15_000
+
+export interface Sink {
+  url: string
+  /** In the form of the Standard Webhooks specification: whsec_ and base64. */
+  secret: string
+}
+
+/** The outcome of an attempt. */
+export type AttemptOutcome =
+  | { result: 'delivered' }
+  /** `retryAfterMs`: the delay that the sink asked for. */
+  | { result: 'failed'; error: string; retryAfterMs?: number }
+  /** The sink refuses every further attempt. */
+  | { result: 'gone'; error: string }
+
+/**
+ * POSTs the snapshot, signed according to the Standard Webhooks specification. An abort of `signal` or the timeout
+ * fails the attempt.
+ */
+export async function attemptDelivery(
+  sink: Sink,
+  snapshot: Snapshot,
+  signal: AbortSignal,
+  timeoutMs = ATTEMPT_TIMEOUT_MS,
+): Promise<AttemptOutcome> {
+  try {
+    return await timeout(timeoutMs, (signal) => post(sink, snapshot, signal), signal)
+  } catch (error) {
+    return { result: 'failed', error: describe(error) }
+  }
+}
+
+async function post(sink: Sink, snapshot: Snapshot, signal: AbortSignal): Promise<AttemptOutcome> {
+  const body = JSON.stringify(snapshot)
+  const now = new Date()
+  const response = await fetch(sink.url, {
+    method: 'POST',
+    headers: {
+      'content-type': 'application/json',
+      'webhook-id': snapshot.id,
+      'webhook-timestamp': String(Math.floor(now.getTime() / 1000)),
+      'webhook-signature': new Webhook(sink.secret).sign(snapshot.id, now, body),
+    },
+    body,
+    redirect: 'manual',
+    signal,
+  })
+  await response.body?.cancel()
+  if (response.ok) return { result: 'delivered' }
+  const error = `status ${response.status}`
+  if (response.status === 410) return { result: 'gone', error }
+  const retryAfterMs = parseRetryAfter(response.headers.get('retry-after'), now)
+  return { result: 'failed', error, ...(retryAfterMs !== undefined && { retryAfterMs }) }
+}
+
+/** Milliseconds, from either form that RFC 9110 knows: seconds, or a date. */
+export function parseRetryAfter(value: string | null, now: Date): number | undefined {
+  if (value === null) return undefined
+  if (/^\d+$/.test(value)) return Number(value) * 1000
+  const date = Date.parse(value)
+  return Number.isNaN(date) ? undefined : Math.max(0, date - now.getTime())
+}
+
+/** Describes the failure without the sink's address, which is a secret. */
+function describe(error: unknown): string {
+  if (error instanceof TimeoutError) return error.message
+  if (!(error instanceof Error)) return 'no answer'
+  const { cause } = error
+  return cause instanceof Error && 'code' in cause ? `no answer: ${String(cause.code)}` : 'no answer'
+}
