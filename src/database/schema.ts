@@ -22,6 +22,10 @@ const SKETCH_BITS = 196_608
 /** Null in a row of a version that had no sketches: it counts with its own numbers. */
 const sketch = () => bit({ dimensions: SKETCH_BITS })
 const bytea = customType<{ data: Uint8Array }>({ dataType: () => 'bytea' })
+export const TRIGGERS = ['manual', 'schedule'] as const
+export const DELIVERY_STATES = ['pending', 'delivered', 'dead'] as const
+const inList = (values: readonly string[]) => sql.raw(values.map((value) => `'${value}'`).join(', '))
+
 const count = () => bigint({ mode: 'number' }).notNull()
 const time = () => timestamp({ withTimezone: true, mode: 'date' })
 
@@ -55,7 +59,7 @@ export const telemetrySnapshots = pgTable(
   'telemetry_snapshots',
   {
     id: uuid().primaryKey(),
-    trigger: text({ enum: ['manual', 'schedule'] }).notNull(),
+    trigger: text({ enum: TRIGGERS }).notNull(),
     reported_by: uuid().notNull(),
     replicas: integer().notNull(),
     period_start: time().notNull(),
@@ -70,7 +74,7 @@ export const telemetrySnapshots = pgTable(
     workspaces_sketch: sketch(),
     users_sketch: sketch(),
     /** Null where there was no sink when it was taken. */
-    delivery_state: text({ enum: ['pending', 'delivered', 'dead'] }),
+    delivery_state: text({ enum: DELIVERY_STATES }),
     delivery_attempts: integer().notNull().default(0),
     /** While pending: when it may be tried again. An attempt under way has moved it on, in case it never ends. */
     delivery_due_at: time(),
@@ -79,11 +83,11 @@ export const telemetrySnapshots = pgTable(
   },
   (table) => [
     uniqueIndex('telemetry_snapshots_period_end_key').on(table.period_end),
-    check('telemetry_snapshots_trigger_check', sql`${table.trigger} in ('manual', 'schedule')`),
+    check('telemetry_snapshots_trigger_check', sql`${table.trigger} in (${inList(TRIGGERS)})`),
     check('telemetry_snapshots_period_check', sql`${table.period_start} <= ${table.period_end}`),
     check(
       'telemetry_snapshots_delivery_state_check',
-      sql`${table.delivery_state} in ('pending', 'delivered', 'dead')`,
+      sql`${table.delivery_state} in (${inList(DELIVERY_STATES)})`,
     ),
     index('telemetry_snapshots_delivery_due_idx')
       .on(table.delivery_due_at)

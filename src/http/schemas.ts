@@ -16,6 +16,9 @@ export const time = (description: string) =>
 
 export const count = (description: string) => Type.Integer({ minimum: 0, description, examples: [41] })
 
+export const oneOf = <const T extends string>(values: readonly T[], options: { default?: NoInfer<T> } = {}) =>
+  Type.Unsafe<T>({ type: 'string', enum: values, ...options })
+
 export const nullable = <T extends TSchema>(schema: T) =>
   Type.Unsafe<Static<T> | null>({ ...schema, type: [schema.type, 'null'] })
 
@@ -37,7 +40,7 @@ export const ref = <T extends TSchema>(schema: T) => Type.Unsafe<Static<T>>(Type
 
 export const HealthSchema = Type.Object(
   {
-    status: Type.Unsafe<'ok' | 'unavailable'>({ type: 'string', enum: ['ok', 'unavailable'] }),
+    status: oneOf(['ok', 'unavailable']),
     reasons: Type.Array(Type.String(), { description: 'Why it is unavailable; empty if it is not.' }),
   },
   { $id: 'Health', title: 'Health' },

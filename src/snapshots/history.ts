@@ -2,13 +2,13 @@
 
 import { asc, desc, eq, getTableColumns, lt, sql } from 'drizzle-orm'
 import type { Executor } from '../database/client.js'
-import { boundaryUsageReplicas, telemetrySnapshots } from '../database/schema.js'
+import { boundaryUsageReplicas, type DELIVERY_STATES, telemetrySnapshots } from '../database/schema.js'
 import { distinctCount, type Merged, mergeColumns, mergedJson } from './merge.js'
 import { type Snapshot, snapshotColumns, withDuration } from './snapshot.js'
 
 /** What became of a snapshot's delivery. */
 export interface SnapshotDelivery {
-  state: 'pending' | 'delivered' | 'dead'
+  state: (typeof DELIVERY_STATES)[number]
   attempts: number
   due_at: Date | null
   delivered_at: Date | null

@@ -5,7 +5,7 @@ import { Type } from '@sinclair/typebox'
 import { ADMIN_ROUTE, restrictToAdmins } from '../http/admin.js'
 import { InvalidQuery, SnapshotInProgress } from '../http/errors.js'
 import { toDate } from '../http/formats.js'
-import { ref, responses } from '../http/schemas.js'
+import { oneOf, ref, responses } from '../http/schemas.js'
 import {
   LONGEST_MS,
   listReplicas,
@@ -123,7 +123,7 @@ export const telemetry: FastifyPluginAsyncTypebox = async (app) => {
             Type.String({ format: 'date-time', description: `Default: ${DEFAULT_DAYS} days before \`to\`.` }),
           ),
           to: Type.Optional(Type.String({ format: 'date-time', description: 'Default: now.' })),
-          by: Type.Unsafe<Unit>({ type: 'string', enum: UNITS, default: 'day' }),
+          by: oneOf(UNITS, { default: 'day' }),
         }),
         response: responses(200, ref(UsageSchema), 'Usage.', 400, 401, 403, 503),
       },

@@ -1,13 +1,14 @@
 // Schemas of /telemetry: each is validator, type, serializer and OpenAPI component.
 
 import { Type } from '@sinclair/typebox'
-import { count, id, nullable, ref, time } from '../http/schemas.js'
-import { type SnapshotDelivery, UNITS, type Unit } from './history.js'
+import { DELIVERY_STATES, TRIGGERS } from '../database/schema.js'
+import { count, id, nullable, oneOf, ref, time } from '../http/schemas.js'
+import { type SnapshotDelivery, UNITS } from './history.js'
 
 export const SnapshotSchema = Type.Object(
   {
     id: nullable(id('Null in a preview.')),
-    trigger: Type.Unsafe<'manual' | 'schedule'>({ type: 'string', enum: ['manual', 'schedule'] }),
+    trigger: oneOf(TRIGGERS),
     reported_by: id('The replica that took it.'),
     replicas: count('Replicas that reported in the period.'),
     period_start: time('Where the period before ended.'),
@@ -31,10 +32,7 @@ export const RecordedSnapshotSchema = Type.Object(
     delivery: Type.Unsafe<SnapshotDelivery | null>({
       ...Type.Object(
         {
-          state: Type.Unsafe<'pending' | 'delivered' | 'dead'>({
-            type: 'string',
-            enum: ['pending', 'delivered', 'dead'],
-          }),
+          state: oneOf(DELIVERY_STATES),
           attempts: count('Attempts so far.'),
           due_at: nullable(time('When the next attempt may be made; null when there is to be none.')),
           delivered_at: nullable(time('When the sink took it.')),
@@ -72,7 +70,7 @@ export const UsageSchema = Type.Object(
   {
     from: time('Periods that ended after it are in.'),
     to: time('Periods that ended at it or before are in.'),
-    by: Type.Unsafe<Unit>({ type: 'string', enum: UNITS }),
+    by: oneOf(UNITS),
     total: Type.Object(usage),
     buckets: Type.Array(
       Type.Object({
