@@ -1,9 +1,8 @@
 // What a batch says, in JSON or protobuf: whose it is, and how many logs it counts.
 
+import type { IncomingHttpHeaders } from 'node:http'
 import type { Static } from '@sinclair/typebox'
 import { Ajv } from 'ajv'
-import type { FastifyRequest } from 'fastify'
-import type { Identity } from '../http/auth.js'
 import { Forbidden, InvalidBody, InvalidJson, InvalidProtobuf } from '../http/errors.js'
 import { addFormats, UUID } from '../http/formats.js'
 import { countWire, type WireBatch, WireError } from './protobuf.js'
@@ -51,15 +50,25 @@ export function parseProtobuf(body: Buffer): WireBatch {
 /** What parseJson() or parseProtobuf() has made of a body; undefined if there was none. */
 export type BatchBody = JsonBatch | WireBatch | undefined
 
-/**
- * The ids that a batch counts for, and its counts. Throws a refusal if it does not say whose it is, or says otherwise
- * than the JWT.
- */
-export function readBatch(request: FastifyRequest, body: BatchBody): { ids: Identity; counts: Counts } {
+/** Whose logs a batch contains. In lower case. */
+export interface Ids {
+  workspaceId: string
+  ownerId: string
+}
+
+/** What else a request says about its batch. */
+interface Sender {
+  headers: IncomingHttpHeaders
+  /** The ids of its JWT, if it has one. */
+  identity: Ids | null
+}
+
+/** The ids and counts of a batch. Throws if it has no ids, or others than the JWT. */
+export function readBatch(sender: Sender, body: BatchBody): { ids: Ids; counts: Counts } {
   if (body === undefined) throw new InvalidBody('body must be object')
   if ('logs' in body)
     return {
-      ids: identify(request.identity, {
+      ids: identify(sender.identity, {
         workspaceId: { value: body.workspace_id, name: 'body/workspace_id' },
         ownerId: { value: body.owner_id, name: 'body/owner_id' },
       }),
@@ -67,9 +76,9 @@ export function readBatch(request: FastifyRequest, body: BatchBody): { ids: Iden
     }
   const { allowed, denied, skipped } = body
   return {
-    ids: identify(request.identity, {
-      workspaceId: fromHeader(request, 'X-Workspace-Id'),
-      ownerId: fromHeader(request, 'X-Owner-Id'),
+    ids: identify(sender.identity, {
+      workspaceId: fromHeader(sender.headers, 'X-Workspace-Id'),
+      ownerId: fromHeader(sender.headers, 'X-Owner-Id'),
     }),
     counts: { allowed, denied, skipped },
   }
@@ -92,23 +101,23 @@ interface GivenId {
   name: string
 }
 
-function fromHeader(request: FastifyRequest, name: string): GivenId {
-  const value = request.headers[name.toLowerCase()]
+function fromHeader(headers: IncomingHttpHeaders, name: string): GivenId {
+  const value = headers[name.toLowerCase()]
   if (value !== undefined && !(typeof value === 'string' && UUID.test(value)))
     throw new InvalidBody(`header ${name} must be a UUID`)
   return { value, name: `header ${name}` }
 }
 
-/** In lower case: the JWT's ids if there is one, and then those given may not differ. */
-function identify(identity: Identity | null, given: Record<keyof Identity, GivenId>): Identity {
+/** With a JWT, its ids: those of the batch may be omitted, but must not differ. */
+function identify(identity: Ids | null, given: Record<keyof Ids, GivenId>): Ids {
   const { workspaceId, ownerId } = given
   return {
-    workspaceId: settle(workspaceId, identity?.workspaceId, 'workspace'),
-    ownerId: settle(ownerId, identity?.ownerId, 'owner'),
+    workspaceId: resolveId(workspaceId, identity?.workspaceId, 'workspace'),
+    ownerId: resolveId(ownerId, identity?.ownerId, 'owner'),
   }
 }
 
-function settle({ value, name }: GivenId, spokenFor: string | undefined, what: string): string {
+function resolveId({ value, name }: GivenId, spokenFor: string | undefined, what: string): string {
   const id = value?.toLowerCase() ?? spokenFor
   if (id === undefined) throw new InvalidBody(missing(name))
   if (spokenFor !== undefined && id !== spokenFor)
