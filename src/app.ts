@@ -18,7 +18,7 @@ import { HTTP_SCHEMAS } from './http/schemas.js'
 import shutdown from './http/shutdown.js'
 import { boundaryLogs } from './ingest/routes.js'
 import { INGEST_SCHEMAS } from './ingest/schemas.js'
-import { logStream, useLog } from './log.js'
+import { createLog, logStream, requestLogging } from './log.js'
 import { page } from './page/routes.js'
 import snapshots from './snapshots/plugin.js'
 import { telemetry } from './snapshots/routes.js'
@@ -35,7 +35,9 @@ const PLUGIN_TIMEOUT_MS = 120_000
 /** Builds the service; nothing listens yet. */
 export async function buildApp(config: Config, changes: Partial<Timing> = {}): Promise<FastifyInstance> {
   const timing = { ...TIMING, ...changes }
+  const log = createLog(config.LOG_LEVEL, await logStream(process.stdout.isTTY))
   const app = Fastify({
+    ...requestLogging(log),
     ajv: { onCreate: addFormats },
     trustProxy: config.TRUST_PROXY,
     bodyLimit: config.BODY_LIMIT_BYTES,
@@ -50,7 +52,7 @@ export async function buildApp(config: Config, changes: Partial<Timing> = {}): P
       maxHeaderSize: MAX_HEADER_BYTES,
     },
   }).withTypeProvider<TypeBoxTypeProvider>()
-  useLog(app, config.LOG_LEVEL, await logStream(process.stdout.isTTY))
+  app.log = log
   app.server.maxConnections = MAX_CONNECTIONS
   // A body that no route asks for is not read.
   app.removeAllContentTypeParsers()

@@ -1,25 +1,33 @@
-// The log: JSON lines on stdout, or lines for people on a terminal; and how what lasts for a while is told.
+// The log: JSON lines on stdout, or human-readable lines on a terminal; and one line each for start and end of an outage.
 
-import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
+import { type FastifyBaseLogger, LogController } from 'fastify'
 import { type DestinationStream, destination, pino } from 'pino'
 
-/** Requests and answers whole, as Fastify would log them with an error: they have tokens in their headers. */
+/** Fastify logs some errors together with the whole request and response, whose headers contain tokens. */
 const HIDDEN = { req: () => undefined, res: () => undefined }
 
-/**
- * Gives the service its log. Not as Fastify's option `logger`: it would listen for the end of every answer, which
- * takes as long as validating a batch. Requests keep the silent logger that Fastify has without the option, one for
- * all of a process, so that one has to speak up on faults.
- */
-export function useLog(app: FastifyInstance, level: string, stream: DestinationStream): void {
-  const log = pino({ level, serializers: HIDDEN }, stream)
-  for (const loud of ['warn', 'error', 'fatal'] as const) app.log[loud] = log[loud].bind(log)
-  app.log = log
+/** Creates the log of the service. */
+export function createLog(level: string, stream: DestinationStream): FastifyBaseLogger {
+  return pino({ level, serializers: HIDDEN }, stream)
+}
+
+/** Logs errors, but not each request. */
+class ErrorsOnly extends LogController {
+  override incomingRequest(): void {}
 }
 
 /**
- * Where the log goes. pino-pretty is optional: a terminal without it gets JSON, too. Either writes at once: what is
- * on its way when the process exits may come after the last line, or not at all.
+ * The options of Fastify by which requests log to `log`. The application's own log must be assigned to `app.log`
+ * instead of passed as `loggerInstance`: with that option, Fastify listens for the end of every response, which takes
+ * as long as validating a batch of 10 logs.
+ */
+export function requestLogging(log: FastifyBaseLogger) {
+  return { childLoggerFactory: () => log, logController: new ErrorsOnly() }
+}
+
+/**
+ * The destination of the log. A terminal gets JSON, too, if the optional pino-pretty is not installed. Both write
+ * synchronously, because buffered lines may be lost or out of order when the process exits.
  */
 export async function logStream(isTerminal: boolean): Promise<DestinationStream> {
   const pretty = isTerminal ? await import('pino-pretty').catch(() => undefined) : undefined
@@ -28,7 +36,7 @@ export async function logStream(isTerminal: boolean): Promise<DestinationStream>
     : destination({ sync: true })
 }
 
-/** What goes wrong for a while: one line when that begins and one when it is over, however often it is tried. */
+/** Logs one line when an operation begins to fail and one when it works again, whatever the number of attempts. */
 export interface OutageLog {
   failed(fields: object): void
   recovered(): void
@@ -37,17 +45,17 @@ export interface OutageLog {
 export function outageLog(
   log: FastifyBaseLogger,
   level: 'warn' | 'error',
-  begins: string,
-  ends: string,
+  failure: string,
+  recovery: string,
 ): OutageLog {
   let isFailing = false
   return {
     failed(fields) {
-      if (!isFailing) log[level](fields, begins)
+      if (!isFailing) log[level](fields, failure)
       isFailing = true
     },
     recovered() {
-      if (isFailing) log.info(ends)
+      if (isFailing) log.info(recovery)
       isFailing = false
     },
   }

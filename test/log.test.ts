@@ -3,7 +3,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import Fastify from 'fastify'
 import t from 'tap'
-import { logStream, useLog } from '../src/log.js'
+import { createLog, logStream, requestLogging } from '../src/log.js'
 import { startProxy } from './faults/proxy.js'
 import { testDatabase } from './helpers/database.js'
 import { type ServiceProcess, startProcess } from './helpers/process.js'
@@ -151,9 +151,9 @@ t.test('a sink that fails is told once, whatever is delivered to it, and so is i
 })
 
 t.test('a fault after the answer was sent is logged, without the request and its token', async (t) => {
-  const app = Fastify()
   const lines: string[] = []
-  useLog(app, 'info', { write: (line) => void lines.push(line) })
+  const log = createLog('info', { write: (line) => void lines.push(line) })
+  const app = Fastify(requestLogging(log))
   app.get('/faulty', async (_request, reply) => {
     reply.send('sent')
     throw new Error('too late')
