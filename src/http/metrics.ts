@@ -6,19 +6,6 @@ import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom
 import { version } from '../version.js'
 import { requestDurations } from './request-durations.js'
 
-/** What became of a batch, by the status of its answer; any other is a fault of ours. */
-const RESULTS: Record<number, string> = {
-  202: 'accepted',
-  400: 'invalid',
-  401: 'unauthorized',
-  403: 'forbidden',
-  413: 'too_large',
-  415: 'unsupported',
-  429: 'rate_limited',
-  503: 'unavailable',
-  504: 'unknown',
-}
-
 export type Metrics = ReturnType<typeof createMetrics>
 
 declare module 'fastify' {
@@ -42,7 +29,7 @@ export default fp(
       done()
     })
     app.addHook('onSend', (request, reply, payload, done) => {
-      if (request.raw.destroyed && !request.raw.complete) return done(null, payload) // nobody is there to be answered
+      if (!isAnswered(request)) return done(null, payload)
       const seconds = (performance.now() - request.arrivedAt) / 1000
       metrics.requestDurations.observe(request.method, routeOf(request), reply.statusCode, seconds)
       done(null, payload)
@@ -56,6 +43,11 @@ export default fp(
   },
   { name: 'metrics' },
 )
+
+/** Whether there is a client to receive the response: not if it disconnected before its request was complete. */
+export function isAnswered({ raw }: FastifyRequest): boolean {
+  return raw.complete || !raw.destroyed
+}
 
 function createMetrics() {
   const registry = new Registry()
@@ -73,8 +65,17 @@ function createMetrics() {
   })
   buildInfo.set({ version }, 1)
 
-  /** A counter that is read when it is scraped: the library's own increments would take a request a microsecond. */
-  function counter(name: string, help: string, label: string, read: () => Record<string, number>): void {
+  /**
+   * A counter, as one plain number per value of its label, read when it is scraped: prom-client's own increment takes a
+   * microsecond. All values are exported from the start, so that rate() sees the first increase.
+   */
+  function counter<const V extends string>(
+    name: string,
+    help: string,
+    label: string,
+    values: readonly V[],
+  ): Record<V, number> {
+    const counts = Object.fromEntries(values.map((value) => [value, 0])) as Record<V, number>
     new Counter({
       registers,
       name,
@@ -82,48 +83,18 @@ function createMetrics() {
       labelNames: [label],
       collect() {
         this.reset()
-        for (const [value, count] of Object.entries(read())) this.inc({ [label]: value }, count)
+        for (const value of values) this.inc({ [label]: value }, counts[value])
       },
     })
-  }
-
-  /** Plain numbers to count in, all there from the start, so that their first increase is seen. */
-  function tally<const V extends string>(
-    name: string,
-    help: string,
-    label: string,
-    values: readonly V[],
-  ): Record<V, number> {
-    const counts = Object.fromEntries(values.map((value) => [value, 0])) as Record<V, number>
-    counter(name, help, label, () => counts)
     return counts
   }
 
-  const durations = requestDurations(registry)
-  counter(
-    'boundary_usage_batches_total',
-    'Batches of boundary logs received, by result; only accepted ones are counted.',
-    'result',
-    () => {
-      const results = Object.fromEntries([...Object.values(RESULTS), 'failed'].map((result) => [result, 0]))
-      for (const [status, count] of durations.countsOf('POST', '/boundary/logs')) {
-        const result = RESULTS[status] ?? 'failed'
-        results[result] = (results[result] ?? 0) + count
-      }
-      return results
-    },
-  )
-
   return {
     registry,
-    requestDurations: durations,
-    logs: tally(
-      'boundary_usage_logs_total',
-      'Boundary logs in accepted batches, by decision; skipped ones carry no resource this version knows.',
-      'decision',
-      ['allow', 'deny', 'skipped'],
-    ),
-    flushes: tally(
+    requestDurations: requestDurations(registry),
+    counter,
+
+    flushes: counter(
       'boundary_usage_flushes_total',
       'Tries to flush, by result; duplicate: an earlier try had been applied and its answer lost.',
       'result',
@@ -157,7 +128,7 @@ function createMetrics() {
       name: 'boundary_usage_snapshot_last_success_timestamp_seconds',
       help: 'Unix time of the last snapshot that this replica took.',
     }),
-    deliveries: tally(
+    deliveries: counter(
       'boundary_usage_deliveries_total',
       'Attempts to deliver a snapshot, by result; dead: given up.',
       'result',

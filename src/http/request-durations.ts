@@ -18,8 +18,6 @@ export interface RequestDurations {
   observe(method: string, route: string, status: number, seconds: number): void
   /** Whether a request to that route was observed. */
   hasRoute(route: string): boolean
-  /** Requests observed, by status. */
-  countsOf(method: string, route: string): Map<number, number>
 }
 
 /** Registers the histogram. */
@@ -45,10 +43,6 @@ export function requestDurations(registry: Registry): RequestDurations {
       one.sum += seconds
     },
     hasRoute: (route) => series.has(route),
-    countsOf(method, route) {
-      const byStatus = series.get(route)?.get(method) ?? new Map<number, Series>()
-      return new Map([...byStatus].map(([status, { counts }]) => [status, counts.reduce((a, b) => a + b)]))
-    },
   }
 
   function add(method: string, route: string, status_code: number): Series {

@@ -6,6 +6,7 @@ import type { FastifyInstance, FastifyRequest, preParsingHookHandler } from 'fas
 import type { Config } from '../config.js'
 import bodyBudget from '../http/body-budget.js'
 import { InvalidGzip, UnsupportedEncoding } from '../http/errors.js'
+import { isAnswered } from '../http/metrics.js'
 import overload from '../http/overload.js'
 import { limitRate } from '../http/rate-limit.js'
 import { ref, responses } from '../http/schemas.js'
@@ -15,8 +16,33 @@ import { AcceptedSchema, BatchSchema, IdentityHeadersSchema, ProtobufBatchSchema
 const JSON_TYPE = 'application/json'
 const PROTOBUF_TYPE = 'application/x-protobuf'
 
+/** The result of a batch, by the status of its response. */
+const RESULTS = {
+  202: 'accepted',
+  400: 'invalid',
+  401: 'unauthorized',
+  403: 'forbidden',
+  413: 'too_large',
+  415: 'unsupported',
+  429: 'rate_limited',
+  503: 'unavailable',
+  504: 'unknown',
+} as const
+
 export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config }> = async (app, { config }) => {
   const { metrics, counting } = app
+  const batches = metrics.counter(
+    'boundary_usage_batches_total',
+    'Batches of boundary logs received, by result. Only the logs of accepted batches are counted.',
+    'result',
+    [...Object.values(RESULTS), 'failed'],
+  )
+  const counted = metrics.counter(
+    'boundary_usage_logs_total',
+    'Boundary logs in accepted batches, by decision. Skipped logs have no resource that this version knows.',
+    'decision',
+    ['allow', 'deny', 'skipped'],
+  )
 
   await app.register(overload)
   await app.register(bodyBudget, { config })
@@ -29,6 +55,10 @@ export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config }> = async
     url: '/boundary/logs',
     onRequest: [app.guard.agent, limitRate(config.RATE_LIMIT_PER_MINUTE), app.reserveBody],
     preParsing: gunzip,
+    onSend: (request, reply, payload, done) => {
+      if (isAnswered(request)) batches[resultOf(reply.statusCode)]++
+      done(null, payload)
+    },
     schema: {
       operationId: 'sendBoundaryLogs',
       summary: 'Send a batch of boundary logs',
@@ -54,9 +84,9 @@ export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config }> = async
       const { ids, counts } = readBatch(request, request.body as BatchBody)
       const { allowed, denied, skipped } = counts
       const accept = () => {
-        metrics.logs.allow += allowed
-        metrics.logs.deny += denied
-        metrics.logs.skipped += skipped
+        counted.allow += allowed
+        counted.deny += denied
+        counted.skipped += skipped
         reply.code(202).send(counts)
       }
       const committed =
@@ -68,6 +98,10 @@ export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config }> = async
       })
     },
   })
+}
+
+function resultOf(status: number): (typeof RESULTS)[keyof typeof RESULTS] | 'failed' {
+  return Object.hasOwn(RESULTS, status) ? RESULTS[status as keyof typeof RESULTS] : 'failed'
 }
 
 /** What has been parsed has been checked. */
