@@ -191,7 +191,7 @@ for (const [how, code] of [
     await service.send({ logs: logs(3, 2) })
     service.signal('SIGWINCH')
     t.strictSame(await service.exited, { code: 1, signal: null })
-    await service.log('ending after an error that nothing caught')
+    await service.log('exiting after an uncaught error')
     t.match(await service.log('the final flush failed'), { allowed_requests: 3, denied_requests: 2 })
   })
 }

@@ -1,0 +1,29 @@
+// The greeting on a terminal: the first commands to try.
+
+import type { AddressInfo } from 'node:net'
+import { type Config, isOpen, urlOf } from './config.js'
+
+/** Prints the greeting if stdout is a terminal; otherwise, programs read stdout as a log. */
+export function greet(address: AddressInfo | string | null, config: Config): void {
+  if (!process.stdout.isTTY) return
+  const port = typeof address === 'object' && address ? address.port : config.PORT
+  const url = urlOf(config.HOST, port)
+  const token = (name: string) => (isOpen(config) ? '' : ` -H "Authorization: Bearer $${name}"`)
+  const batch = JSON.stringify({
+    workspace_id: '11111111-1111-4111-8111-111111111111',
+    owner_id: '22222222-2222-4222-8222-222222222222',
+    logs: [
+      { allowed: true, http_request: { method: 'GET', url: 'https://example.com/' } },
+      { allowed: false, http_request: { method: 'GET', url: 'https://example.org/' } },
+    ],
+  })
+  process.stdout.write(
+    [
+      `\nboundary-usage is ready at ${url}. Try:\n`,
+      `  curl${token('AGENT_TOKEN')} -H 'Content-Type: application/json' -d '${batch}' ${url}/boundary/logs`,
+      `  curl${token('ADMIN_TOKEN')} ${url}/telemetry/snapshot`,
+      `  curl${token('ADMIN_TOKEN')} -X POST ${url}/telemetry/snapshot`,
+      `\nThe status page is at ${url}, the API at ${url}/docs, and the metrics are at ${url}/metrics.\n\n`,
+    ].join('\n'),
+  )
+}
