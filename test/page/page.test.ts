@@ -1,4 +1,4 @@
-// The status page as a person meets it, in a browser.
+// The status page in a browser.
 
 import type { Browser, Page } from 'playwright-core'
 import t, { type Test } from 'tap'
@@ -19,7 +19,7 @@ const asAdmin = { authorization: `Bearer ${ADMIN}` }
 const HOUR_MS = 3_600_000
 
 const skip = withoutChromium()
-t.setTimeout(300_000) // a machine that is busy takes long over a browser
+t.setTimeout(300_000) // starting a browser takes long on a busy machine
 let browser: Browser
 t.before(async () => {
   if (!skip) browser = await startChromium(t)
@@ -35,7 +35,7 @@ async function openPage(t: Test, url: string, width = 1280): Promise<Page> {
   const complain = (what: string) => t.fail(`the browser complains: ${what}`)
   page.on('pageerror', ({ message }) => complain(message))
   page.on('console', (message) => {
-    // An answer that is an error is logged by the browser itself; whether it was due is for the test to say.
+    // The browser also logs every error response; the test decides whether it was expected.
     if (message.type() !== 'log' && !message.text().startsWith('Failed to load resource'))
       complain(message.text())
   })
@@ -67,22 +67,22 @@ const isWide = (page: Page) => page.evaluate('document.documentElement.scrollWid
 const focused = (page: Page) => page.evaluate('document.activeElement.id || document.activeElement.value')
 
 t.test(
-  'the token is asked for, refused with a reason, and kept nowhere but in memory',
+  'the page asks for a token, explains why one is rejected, and keeps it only in memory',
   { skip },
   async (t) => {
     const { url } = await testDatabase(t)
     const replica = await startReplica(t, url, TOKENS)
     const page = await openPage(t, replica.url)
-    await says(page, 'said', 'An admin token is needed')
-    t.equal(await text(page, 'refusal'), '', 'nothing was refused yet')
+    await says(page, 'said', 'Admin token required')
+    t.equal(await text(page, 'refusal'), '', 'nothing has been rejected yet')
     for (const [token, reason] of [
-      ['wrong-token-wrong-token-1', /does not know this token/],
-      ['no header can hold this: é', /does not know this token/],
-      [AGENT, /is an agent’s/],
+      ['wrong-token-wrong-token-1', /Unknown token/],
+      ['no header can hold this: é', /Unknown token/],
+      [AGENT, /is an agent token/],
     ] as const) {
       await enter(page, token)
       await says(page, 'refusal', reason)
-      t.equal(await focused(page), 'token', 'ready for another')
+      t.equal(await focused(page), 'token', 'the field is ready for another token')
       t.notOk(await page.locator('#main').isVisible())
     }
     await enter(page, ADMIN)
@@ -94,17 +94,17 @@ t.test(
     t.notMatch(kept, /admin-token/)
 
     await page.reload()
-    await says(page, 'said', 'An admin token is needed')
+    await says(page, 'said', 'Admin token required')
   },
 )
 
 t.test(
-  'an open service is shown at once; with nothing counted, a command that sends a batch',
+  'an open service needs no token; with nothing counted, the page shows a command that sends a batch',
   { skip },
   async (t) => {
     const { url } = await testDatabase(t)
     const replica = await startReplica(t, url)
-    await replica.post('/telemetry/snapshot') // of nothing, as the schedule takes them
+    await replica.post('/telemetry/snapshot') // an empty one, as the schedule takes them
     const page = await openPage(t, replica.url)
     await upToDate(page)
     t.notOk(await page.locator('#ask').isVisible())
@@ -112,10 +112,10 @@ t.test(
     t.match(command, `${replica.url}/boundary/logs`)
     t.notMatch(command, /AGENT_TOKEN/)
     const body = /-d '(.*)'$/s.exec(command)?.[1] ?? ''
-    t.equal((await replica.send(JSON.parse(body))).status, 202, 'its batch is one')
+    t.equal((await replica.send(JSON.parse(body))).status, 202, 'the command sends a valid batch')
     await page.clock.fastForward(15_000)
     await says(page, 'now-allowed', /^1$/)
-    t.notOk(await page.locator('#first').isVisible(), 'and it is gone')
+    t.notOk(await page.locator('#first').isVisible(), 'the command is hidden once something is counted')
 
     const { url: other } = await testDatabase(t)
     const closed = await openPage(t, (await startReplica(t, other, TOKENS)).url)
@@ -125,7 +125,7 @@ t.test(
   },
 )
 
-t.test('what is shown is what the API says', { skip }, async (t) => {
+t.test('the page shows what the API returns', { skip }, async (t) => {
   const { url, sql } = await testDatabase(t)
   const at = (hours: number) => new Date(Date.now() - hours * HOUR_MS).toISOString()
   await recordSnapshot(sql, at(50), ['a', 'z'])
@@ -166,8 +166,8 @@ t.test('what is shown is what the API says', { skip }, async (t) => {
   }
   const charts = page.getByRole('slider')
   t.equal(await charts.count(), 3)
-  t.match(await charts.nth(0).getAttribute('aria-valuetext'), /: 10 allowed$/)
-  t.match(await charts.nth(2).getAttribute('aria-valuetext'), /: 3 users, 3 workspaces$/)
+  t.match(await charts.nth(0).getAttribute('aria-valuetext'), /: Allowed 10$/)
+  t.match(await charts.nth(2).getAttribute('aria-valuetext'), /: Users 3, Workspaces 3$/)
 
   const { snapshots } = await json<{ snapshots: SnapshotJson[] }>(
     replica.get('/telemetry/snapshots?limit=10', asAdmin),
@@ -176,7 +176,7 @@ t.test('what is shown is what the API says', { skip }, async (t) => {
   t.equal(await rows.count(), snapshots.length)
   t.match(
     (await rows.nth(0).innerText()).split('\t'),
-    ['', '30 min', '10', '1', '3', '3', '1', 'schedule', 'dead (30 × status 500)'].map(
+    ['', '30 min', '10', '1', '3', '3', '1', 'schedule', 'dead (30 attempts, status 500)'].map(
       (cell) => new RegExp(cell.replace(/[()]/g, '\\$&')),
     ),
   )
@@ -195,10 +195,14 @@ t.test('what is shown is what the API says', { skip }, async (t) => {
       timeZone: 'Asia/Kolkata',
     }).format(new Date(end)),
   )
-  t.match(await text(page, 'replicas'), /^<b>one<\/b>\t\d+ s ago\t\d+ \w+ ago\t\d/, 'a name is no markup')
+  t.match(
+    await text(page, 'replicas'),
+    /^<b>one<\/b>\t\d+ s ago\t\d+ \w+ ago\t\d/,
+    'a name is not interpreted as markup',
+  )
 })
 
-t.test('a snapshot is taken once it is confirmed, and the page says what came of it', { skip }, async (t) => {
+t.test('a snapshot is taken after a confirmation, and the page shows its outcome', { skip }, async (t) => {
   const { url, sql } = await testDatabase(t)
   const replica = await startReplica(t, url, TOKENS)
   await replica.send({ logs: logs(6, 4) }, asAgent)
@@ -210,7 +214,7 @@ t.test('a snapshot is taken once it is confirmed, and the page says what came of
   const taken = async () => (await sql`select from telemetry_snapshots`).length
 
   await take.click()
-  t.match(await text(page, 'sure-what'), /6 allowed and 4 denied so far/)
+  t.match(await text(page, 'sure-what'), /6 allowed and 4 denied requests so far/)
   await page.getByRole('button', { name: 'Cancel' }).click()
   await take.click()
   await page.keyboard.press('Escape')
@@ -221,13 +225,13 @@ t.test('a snapshot is taken once it is confirmed, and the page says what came of
     await tx`select pg_advisory_xact_lock(${String(lockKeys.snapshot)}::bigint)`
     await take.click()
     await confirm.click()
-    await says(page, 'taken', /No snapshot was taken. Another one is being taken/)
+    await says(page, 'taken', /No snapshot was taken. Another snapshot is being taken/)
   })
   t.equal(await taken(), 0)
 
   await take.click()
   await confirm.click()
-  await says(page, 'taken', /Snapshot taken at .*: 6 allowed, 4 denied, 1 users, 1 workspaces/)
+  await says(page, 'taken', /Snapshot taken at .*: 6 allowed, 4 denied, 1 user, 1 workspace, 1 replica\. /)
   t.equal(await taken(), 1)
   await says(page, 'now-allowed', /^0$/)
   await says(page, 'past-allowed', /^6$/)
@@ -235,7 +239,7 @@ t.test('a snapshot is taken once it is confirmed, and the page says what came of
 })
 
 t.test(
-  'a service that stops is said to be away, what was shown stays, and it comes back by itself',
+  'if the service stops, the page says so, keeps its data, and recovers without a reload',
   { skip },
   async (t) => {
     const { url } = await testDatabase(t)
@@ -253,7 +257,7 @@ t.test(
     t.match(await page.locator('#main').getAttribute('class'), /stale/)
     t.equal(await text(page, 'now-allowed'), '6')
     await page.clock.fastForward(90_000)
-    t.match(await text(page, 'refreshed'), /data from [12] min ago/)
+    t.match(await text(page, 'refreshed'), /updated [12] min ago/)
 
     await startProcess(t, env)
     await page.clock.fastForward(60_000)
@@ -263,7 +267,7 @@ t.test(
 )
 
 t.test(
-  'a database that is away, and a proxy that answers instead, are said to be so',
+  'the page names an unavailable database, and a response that comes from a proxy',
   { skip },
   async (t) => {
     const { url } = await testDatabase(t)
@@ -277,18 +281,18 @@ t.test(
     await says(page, 'said', 'it cannot reach its database (503)')
     await page.getByRole('button', { name: 'Take a snapshot…' }).click()
     await page.getByRole('button', { name: 'Take the snapshot' }).click()
-    await says(page, 'taken', 'Whether a snapshot was taken is not known')
+    await says(page, 'taken', 'It is unknown whether a snapshot was taken')
     proxy.setAway(false)
     await page.clock.fastForward(60_000)
     await upToDate(page)
 
     await page.route('**/telemetry/replicas', (route) => route.fulfill({ status: 502, body: '<h1>Bad</h1>' }))
     await page.clock.fastForward(15_000)
-    await says(page, 'said', 'What answered 502 is not the service')
+    await says(page, 'said', 'The 502 response does not come from the service')
   },
 )
 
-t.test('nobody looks: nothing is asked', { skip }, async (t) => {
+t.test('a hidden page sends no requests', { skip }, async (t) => {
   const { url } = await testDatabase(t)
   const replica = await startReplica(t, url)
   const page = await openPage(t, replica.url)
@@ -306,13 +310,13 @@ t.test('nobody looks: nothing is asked', { skip }, async (t) => {
   await back
 })
 
-t.test('all of it is done by keyboard, and what has the focus shows it', { skip }, async (t) => {
+t.test('the page can be used by keyboard alone, with a visible focus', { skip }, async (t) => {
   const { url, sql } = await testDatabase(t)
   await recordSnapshot(sql, new Date(Date.now() - 2 * HOUR_MS).toISOString(), ['a', 'b'])
   await recordSnapshot(sql, new Date(Date.now() - HOUR_MS).toISOString(), ['a'])
   const replica = await startReplica(t, url, TOKENS)
   const page = await openPage(t, replica.url)
-  await says(page, 'said', 'An admin token is needed')
+  await says(page, 'said', 'Admin token required')
   await page.keyboard.type(ADMIN)
   await page.keyboard.press('Enter')
   await upToDate(page)
@@ -326,9 +330,9 @@ t.test('all of it is done by keyboard, and what has the focus shows it', { skip 
       const ring = getComputedStyle(at.type === 'radio' ? at.nextElementSibling : at)
       return [name, ring.outlineStyle + ' ' + ring.outlineWidth]
     })()`)) as [string, string]
-    if (name === '' || name.includes('\n')) continue // the browser's own place, between the end and the start
+    if (name === '' || name.includes('\n')) continue // the browser's own stop between the last element and the first
     order.push(name)
-    t.equal(outline, 'solid 2px', `${name} shows that it has the focus`)
+    t.equal(outline, 'solid 2px', `${name} has a visible focus`)
   }
   t.strictSame(order.slice(0, 10), [
     'take',
@@ -347,12 +351,12 @@ t.test('all of it is done by keyboard, and what has the focus shows it', { skip 
   await chart.focus()
   const read = () => chart.getAttribute('aria-valuetext')
   await page.keyboard.press('ArrowLeft')
-  t.match(await read(), /: 1 users/)
+  t.match(await read(), /: Users 1/)
   await page.keyboard.press('ArrowLeft')
-  t.match(await read(), /: 2 users/)
+  t.match(await read(), /: Users 2/)
   t.match(await page.locator('#chart-distinct figcaption').innerText(), /Users\s*2/)
   await page.keyboard.press('Home')
-  t.match(await read(), /: 0 users/)
+  t.match(await read(), /: Users 0/)
 
   await page.locator('input[value=day]').focus()
   await page.keyboard.press('ArrowRight')
@@ -361,54 +365,58 @@ t.test('all of it is done by keyboard, and what has the focus shows it', { skip 
 
   await page.locator('#take').focus()
   await page.keyboard.press('Enter')
-  t.equal(await focused(page), 'cancel', 'the safe answer comes first')
+  t.equal(await focused(page), 'cancel', 'the safe choice comes first')
   await page.keyboard.press('Tab')
   await page.keyboard.press('Enter')
   await says(page, 'taken', 'Snapshot taken')
   t.equal(await focused(page), 'take')
 })
 
-t.test('it fits a narrow screen, filled or empty, in light and dark, legibly', { skip }, async (t) => {
-  const { url } = await testDatabase(t)
-  const replica = await startReplica(t, url, TOKENS)
-  const page = await openPage(t, replica.url, 360)
-  await says(page, 'said', 'An admin token is needed')
-  t.notOk(await isWide(page), 'the form')
-  await enter(page, ADMIN)
-  await upToDate(page)
-  t.notOk(await isWide(page), 'with nothing to show')
-  await replica.send({ logs: logs(900, 100) }, asAgent)
-  await replica.post('/telemetry/snapshot', asAdmin)
-  await page.clock.fastForward(15_000)
-  await says(page, 'past-allowed', /^900$/)
-  t.notOk(await isWide(page), 'with something to show')
-  await page.route('**/telemetry/**', (route) => route.abort())
-  await page.clock.fastForward(15_000)
-  await says(page, 'said', 'cannot be reached')
-  t.notOk(await isWide(page), 'with a complaint')
+t.test(
+  'the page fits a narrow screen, and its colors have enough contrast in light and dark',
+  { skip },
+  async (t) => {
+    const { url } = await testDatabase(t)
+    const replica = await startReplica(t, url, TOKENS)
+    const page = await openPage(t, replica.url, 360)
+    await says(page, 'said', 'Admin token required')
+    t.notOk(await isWide(page), 'the form')
+    await enter(page, ADMIN)
+    await upToDate(page)
+    t.notOk(await isWide(page), 'without data')
+    await replica.send({ logs: logs(900, 100) }, asAgent)
+    await replica.post('/telemetry/snapshot', asAdmin)
+    await page.clock.fastForward(15_000)
+    await says(page, 'past-allowed', /^900$/)
+    t.notOk(await isWide(page), 'with data')
+    await page.route('**/telemetry/**', (route) => route.abort())
+    await page.clock.fastForward(15_000)
+    await says(page, 'said', 'cannot be reached')
+    t.notOk(await isWide(page), 'with an error message')
 
-  for (const colorScheme of ['light', 'dark'] as const) {
-    await page.emulateMedia({ colorScheme })
-    const colors = (await page.evaluate(`(() => {
+    for (const colorScheme of ['light', 'dark'] as const) {
+      await page.emulateMedia({ colorScheme })
+      const colors = (await page.evaluate(`(() => {
       const style = getComputedStyle(document.documentElement)
       return Object.fromEntries(['panel', 'ground', 'bad-ground', 'text', 'muted', 'accent', 'on-accent', 'good', 'bad',
         'warn', 'allowed', 'denied', 'users', 'workspaces'].map((name) => [name, style.getPropertyValue('--' + name)]))
     })()`)) as Record<string, string>
-    const pairs = [
-      ...['text', 'muted', 'accent', 'good', 'bad', 'warn'].map((name) => [name, 'panel', 4.5] as const),
-      ...['text', 'muted', 'accent'].map((name) => [name, 'ground', 4.5] as const),
-      ['bad', 'bad-ground', 4.5] as const,
-      ['on-accent', 'accent', 4.5] as const,
-      ...['allowed', 'denied', 'users', 'workspaces'].map((name) => [name, 'panel', 3] as const),
-    ]
-    for (const [ink, paper, least] of pairs) {
-      const ratio = contrast(colors[ink], colors[paper])
-      t.ok(ratio >= least, `${colorScheme}: ${ink} on ${paper} has ${ratio.toFixed(1)}, needs ${least}`)
+      const pairs = [
+        ...['text', 'muted', 'accent', 'good', 'bad', 'warn'].map((name) => [name, 'panel', 4.5] as const),
+        ...['text', 'muted', 'accent'].map((name) => [name, 'ground', 4.5] as const),
+        ['bad', 'bad-ground', 4.5] as const,
+        ['on-accent', 'accent', 4.5] as const,
+        ...['allowed', 'denied', 'users', 'workspaces'].map((name) => [name, 'panel', 3] as const),
+      ]
+      for (const [ink, paper, least] of pairs) {
+        const ratio = contrast(colors[ink], colors[paper])
+        t.ok(ratio >= least, `${colorScheme}: ${ink} on ${paper} has ${ratio.toFixed(1)}, needs ${least}`)
+      }
+      const dark = luminance(colors.ground) < luminance(colors.text)
+      t.equal(dark, colorScheme === 'dark')
     }
-    const dark = luminance(colors.ground) < luminance(colors.text)
-    t.equal(dark, colorScheme === 'dark')
-  }
-})
+  },
+)
 
 /** As WCAG 2 defines it. */
 function contrast(a: string | undefined, b: string | undefined): number {

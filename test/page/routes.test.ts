@@ -1,4 +1,4 @@
-// The status page as it is served: these files and no others, under headers that let nothing else in.
+// How the status page is served: only its own files, with headers that allow no other source.
 
 import { readdir, readFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
@@ -9,7 +9,7 @@ import { type Replica, startReplica } from '../helpers/replica.js'
 
 const source = fileURLToPath(new URL('../../src/page/assets/', import.meta.url))
 
-/** The page and all that it refers to, and that these refer to in turn, by path. */
+/** The page and everything that it references, directly or indirectly, by path. */
 async function crawl(replica: Replica): Promise<Map<string, { response: Response; text: string }>> {
   const found = new Map<string, { response: Response; text: string }>()
   const queue = ['/']
@@ -25,64 +25,64 @@ async function crawl(replica: Replica): Promise<Map<string, { response: Response
   return found
 }
 
-t.test('the page and all that it loads are served, typed, revalidated and locked down', async (t) => {
-  const { url } = await testDatabase(t)
-  const replica = await startReplica(t, url, {
-    AGENT_TOKENS: 'agent-token-agent-token-1',
-    ADMIN_TOKENS: 'admin-token-admin-token-1',
-  })
-  const files = await crawl(replica)
-  const own = (await readdir(source)).filter((name) => name !== 'index.html' && !name.endsWith('.d.ts'))
-  t.strictSame(
-    [...files.keys()].sort(),
-    ['/', ...[...own, 'uplot.js', 'uplot.css'].map((name) => `/page/${name}`)].sort(),
-    'every file of src/page/assets is reached, and uPlot',
-  )
-  const types = { '/': 'text/html', css: 'text/css', js: 'text/javascript', svg: 'image/svg+xml' }
-  for (const [path, { response }] of files) {
-    t.equal(response.status, 200, path)
-    const type = types[(path.split('.')[1] ?? '/') as keyof typeof types]
-    t.ok(response.headers.get('content-type')?.startsWith(type), `${path} is ${type}`)
-    t.match(Object.fromEntries(response.headers), {
-      'content-security-policy':
-        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; " +
-        "frame-ancestors 'none'; base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'",
-      'x-content-type-options': 'nosniff',
-      'referrer-policy': 'no-referrer',
-      'cache-control': 'no-cache',
-    })
-    const etag = response.headers.get('etag') ?? ''
-    const again = await replica.get(path, { 'if-none-match': etag })
-    t.equal(again.status, 304, path)
-    t.equal(await again.text(), '')
-    t.equal((await replica.get(path, { 'if-none-match': '"other"' })).status, 200, path)
-  }
-})
-
 t.test(
-  'no file refers to another host, nor holds markup that a script or style would run from',
+  'the page and its files are served with types, ETags and a strict content security policy',
   async (t) => {
     const { url } = await testDatabase(t)
-    for (const [path, { text }] of await crawl(await startReplica(t, url))) {
-      // The namespace of SVG, the URLs of the sample batch, and links in uPlot's comments: none is ever asked for.
-      const code = path === '/page/uplot.js' ? text.replaceAll(/^\s*(?:\/\/|\*).*$/gm, '') : text
-      const hosts = [...code.matchAll(/\b(?:https?:)?\/\/([\w.-]+\.[a-z]+)/g)].map(([, host = '']) => host)
-      t.strictSame(
-        hosts.filter((host) => !['www.w3.org', 'example.com', 'example.org'].includes(host)),
-        [],
-        path,
-      )
-      t.notMatch(
-        text,
-        /innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|localStorage|sessionStorage/,
-        path,
-      )
-      if (path === '/') t.notMatch(text, /<style|\sstyle=|\son\w+=|<script>/)
+    const replica = await startReplica(t, url, {
+      AGENT_TOKENS: 'agent-token-agent-token-1',
+      ADMIN_TOKENS: 'admin-token-admin-token-1',
+    })
+    const files = await crawl(replica)
+    const own = (await readdir(source)).filter((name) => name !== 'index.html' && !name.endsWith('.d.ts'))
+    t.strictSame(
+      [...files.keys()].sort(),
+      ['/', ...[...own, 'uplot.js', 'uplot.css'].map((name) => `/page/${name}`)].sort(),
+      'every file of src/page/assets and uPlot is referenced',
+    )
+    const types = { '/': 'text/html', css: 'text/css', js: 'text/javascript', svg: 'image/svg+xml' }
+    for (const [path, { response }] of files) {
+      t.equal(response.status, 200, path)
+      const type = types[(path.split('.')[1] ?? '/') as keyof typeof types]
+      t.ok(response.headers.get('content-type')?.startsWith(type), `${path} is ${type}`)
+      t.match(Object.fromEntries(response.headers), {
+        'content-security-policy':
+          "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; " +
+          "frame-ancestors 'none'; base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'",
+        'x-content-type-options': 'nosniff',
+        'referrer-policy': 'no-referrer',
+        'cache-control': 'no-cache',
+      })
+      const etag = response.headers.get('etag') ?? ''
+      const again = await replica.get(path, { 'if-none-match': etag })
+      t.equal(again.status, 304, path)
+      t.equal(await again.text(), '')
+      t.equal((await replica.get(path, { 'if-none-match': '"other"' })).status, 200, path)
     }
   },
 )
 
-t.test('nothing else of the disk is served, whatever the path', async (t) => {
+t.test('no file refers to another host or contains inline scripts or styles', async (t) => {
+  const { url } = await testDatabase(t)
+  for (const [path, { text }] of await crawl(await startReplica(t, url))) {
+    // The SVG namespace, the URLs of the sample batch and links in uPlot's comments are never requested.
+    const code = path === '/page/uplot.js' ? text.replaceAll(/^\s*(?:\/\/|\*).*$/gm, '') : text
+    const hosts = [...code.matchAll(/\b(?:https?:)?\/\/([\w.-]+\.[a-z]+)/g)].map(([, host = '']) => host)
+    t.strictSame(
+      hosts.filter((host) => !['www.w3.org', 'example.com', 'example.org'].includes(host)),
+      [],
+      path,
+    )
+    t.notMatch(
+      text,
+      /innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|localStorage|sessionStorage/,
+      path,
+    )
+    if (path === '/') t.notMatch(text, /<style|\sstyle=|\son\w+=|<script>/)
+  }
+})
+
+t.test('no path serves any other file from the disk', async (t) => {
   const { url } = await testDatabase(t)
   const replica = await startReplica(t, url)
   for (const path of [
@@ -111,7 +111,7 @@ t.test('nothing else of the disk is served, whatever the path', async (t) => {
   }
 })
 
-t.test('the build holds the page', async (t) => {
+t.test('the build contains the page', async (t) => {
   for (const name of await readdir(source))
     t.equal(
       await readFile(new URL(`../../dist/page/assets/${name}`, import.meta.url), 'utf8'),

@@ -1,19 +1,19 @@
 // @ts-check
-// Asks the service, and turns every way in which that can fail into a sentence. Holds the token, in memory alone.
+// Sends requests to the service, and describes every failure in a sentence. Keeps the token in memory only.
 
 const TIMEOUT_MS = 20_000
 
-/** What went wrong, said for the person who looks at the page. */
+/** A failed request; the message is shown to the user. */
 export class Failure extends Error {
   /** @param {string} message @param {{ status?: number, retryAfterS?: number }} [answer] */
   constructor(message, { status = 0, retryAfterS = 0 } = {}) {
     super(message)
-    /** 0 where there was no answer. */
+    /** 0 if there was no response. */
     this.status = status
     this.retryAfterS = retryAfterS
   }
 
-  /** Whether another token is what is needed. */
+  /** Whether another token is required. */
   get isRefused() {
     return this.status === 401 || this.status === 403
   }
@@ -30,12 +30,12 @@ export const hasToken = () => token !== ''
 
 /**
  * @template T
- * @param {string} path relative, so that the page also works below a path of a proxy
+ * @param {string} path relative, so that the page also works under a path of a proxy
  * @param {'GET' | 'POST'} [method]
  * @returns {Promise<T>}
  */
 export async function ask(path, method = 'GET') {
-  // A header takes no other characters, and fetch would call that a network error.
+  // A header cannot contain other characters, and fetch would report a network error.
   if (!/^[\x21-\x7e]*$/.test(token)) throw new Failure(UNKNOWN_TOKEN, { status: 401 })
   let response
   let body
@@ -50,9 +50,9 @@ export async function ask(path, method = 'GET') {
     body = await response.text()
   } catch (error) {
     if (error instanceof DOMException && error.name === 'TimeoutError')
-      throw new Failure(`The service did not answer within ${TIMEOUT_MS / 1000} seconds.`)
+      throw new Failure(`The service did not respond within ${TIMEOUT_MS / 1000} seconds.`)
     throw new Failure(
-      `The service cannot be reached at ${location.host}: it is stopped or starting, or the network is down.`,
+      `The service cannot be reached at ${location.host}. It may be stopped or starting, or the network may be down.`,
     )
   }
   const answer = parse(body)
@@ -72,13 +72,14 @@ function parse(text) {
   }
 }
 
-const UNKNOWN_TOKEN = 'The service does not know this token: enter one of its ADMIN_TOKENS.'
+const UNKNOWN_TOKEN = 'Unknown token. Enter one of the service’s ADMIN_TOKENS.'
 /** @type {Record<string, string>} */
 const SENTENCES = {
   UNAUTHORIZED: UNKNOWN_TOKEN,
-  FORBIDDEN: 'This token is an agent’s, which may only send boundary logs: enter one of ADMIN_TOKENS.',
-  SNAPSHOT_IN_PROGRESS: 'Another one is being taken at this moment: try again in a second.',
-  DATABASE_UNAVAILABLE: 'The service is up, but it cannot reach its database (503).',
+  FORBIDDEN:
+    'This is an agent token, which may only send boundary logs. Enter one of the service’s ADMIN_TOKENS.',
+  SNAPSHOT_IN_PROGRESS: 'Another snapshot is being taken. Try again in a second.',
+  DATABASE_UNAVAILABLE: 'The service is running, but it cannot reach its database (503).',
   SHUTTING_DOWN: 'This replica is shutting down (503).',
   OVERLOADED: 'This replica is overloaded (503).',
 }
@@ -87,6 +88,6 @@ const SENTENCES = {
 function sentence(status, answer) {
   const known = SENTENCES[answer?.code ?? '']
   if (known !== undefined) return known
-  if (answer?.message !== undefined) return `The service answered ${status}: ${answer.message}.`
-  return `What answered ${status} is not the service, but perhaps a proxy before it.`
+  if (answer?.message !== undefined) return `The service responded with ${status}: ${answer.message}.`
+  return `The ${status} response does not come from the service. It may come from a proxy in front of it.`
 }

@@ -1,5 +1,6 @@
 // @ts-check
-// One chart: counts over intervals that tile time, drawn as steps. Its caption reads out the interval under the cursor.
+// One chart: counts over contiguous intervals, drawn as steps. Its caption shows the counts of the interval under the
+// cursor.
 
 import { number, shortNumber } from './format.js'
 import uPlot from './uplot.js'
@@ -12,12 +13,12 @@ import uPlot from './uplot.js'
 const X_AXIS_PX = 22
 const Y_AXIS_PX = 46
 const DAY_S = 86_400
-/** Counts are whole: no line of the grid lies between them. */
+/** Grid line distances. Counts are integers, so there are no lines between them. */
 const WHOLE = [1, 2, 5]
   .flatMap((n) => Array.from({ length: 13 }, (_, e) => n * 10 ** e))
   .sort((a, b) => a - b)
 
-/** A point is where an interval ends: its count holds back to where the interval began. */
+/** A point marks the end of an interval; its step reaches back to the start. */
 const steps = uPlot.paths.stepped?.({ align: -1 })
 
 const theme = matchMedia('(prefers-color-scheme: dark)')
@@ -25,8 +26,8 @@ const theme = matchMedia('(prefers-color-scheme: dark)')
 const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim()
 
 /**
- * Fills a <figure> with a caption and a chart. The chart has the keys of a slider, so that what the pointer reads
- * out can be read out without one.
+ * Adds a caption and a chart to a <figure>. The chart supports the keys of a slider, so that its values are accessible
+ * without a pointer.
  * @param {HTMLElement} figure
  * @param {Line[]} lines
  */
@@ -45,7 +46,7 @@ export function createChart(figure, lines) {
 
   /** @type {View} */
   let view = { from: 0, to: 1, intervals: [], per: '', isUtc: false }
-  /** The place of the interval that is read out, or -1. */
+  /** The index of the selected interval, or -1. */
   let current = -1
 
   /** @type {uPlot.Axis} */
@@ -113,7 +114,7 @@ export function createChart(figure, lines) {
     return { width: plot.clientWidth, height: plot.clientHeight }
   }
 
-  /** Reads out the interval under the cursor, which another chart may have moved. @param {uPlot} u */
+  /** Shows the counts of the interval under the cursor, which another chart may have moved. @param {uPlot} u */
   function readOut(u) {
     const left = u.cursor.left ?? -1
     const at = left < 0 ? Number.NaN : u.posToVal(left, 'x') * 1000
@@ -137,7 +138,7 @@ export function createChart(figure, lines) {
 
   /** @param {Interval} interval */
   function textOf(interval) {
-    const counts = lines.map(({ count, label }) => `${number(interval[count])} ${label.toLowerCase()}`)
+    const counts = lines.map(({ count, label }) => `${label} ${number(interval[count])}`)
     return `${spanOf(interval, view)}: ${counts.join(', ')}`
   }
 
@@ -166,7 +167,7 @@ export function createChart(figure, lines) {
         ...intervals.map((interval) => interval[count]),
       ])
       chart.setData([xs.map((ms) => ms / 1000), ...ys])
-      nothing.textContent = intervals.length > 0 ? '' : 'No period has ended in this time.'
+      nothing.textContent = intervals.length > 0 ? '' : 'No period ended in this range.'
       plot.ariaValueMin = '0'
       plot.ariaValueMax = String(Math.max(0, intervals.length - 1))
       const newest = intervals.at(-1)
@@ -177,7 +178,7 @@ export function createChart(figure, lines) {
   }
 }
 
-/** Adds a line to the caption; answers where its value goes. @param {HTMLElement} caption @param {Line} line */
+/** Adds a legend entry to the caption; returns the element for its value. @param {HTMLElement} caption @param {Line} line */
 function legend(caption, { label, color: name, dash }) {
   const item = caption.appendChild(document.createElement('span'))
   item.className = 'legend'

@@ -1,5 +1,5 @@
 // @ts-check
-// Numbers, times and ages as people read them; times are local, with UTC in the title.
+// Formats numbers, times and ages. Times are local, with UTC in the title.
 
 const whole = new Intl.NumberFormat()
 const compact = new Intl.NumberFormat(undefined, { notation: 'compact', maximumFractionDigits: 1 })
@@ -16,10 +16,12 @@ const moment = new Intl.DateTimeFormat(undefined, {
 export const number = (n) => whole.format(n)
 /** @param {number} n */
 export const shortNumber = (n) => compact.format(n)
+/** A number and its noun, in the plural unless it is 1. @param {number} n @param {string} noun */
+export const counted = (n, noun) => `${number(n)} ${noun}${n === 1 ? '' : 's'}`
 /** @param {number} part @param {number} rest */
 export const share = (part, rest) => (part === 0 ? '' : percent.format(part / (part + rest)))
 
-/** How long, in its two largest units. @param {number} ms */
+/** A duration in its two largest units. @param {number} ms */
 export function duration(ms) {
   const seconds = Math.max(0, Math.round(ms / 1000))
   const units = /** @type {const} */ ([
@@ -41,14 +43,14 @@ export function duration(ms) {
 
 let aheadMs = 0
 
-/** Takes the service's clock as the right one: ages are against it. @param {string} iso its time now */
+/** Sets the service's current time, to which ages are relative. @param {string} iso */
 export function setClock(iso) {
   aheadMs = Date.parse(iso) - Date.now()
 }
 
 export const now = () => Date.now() + aheadMs
 
-/** How long ago, in its largest unit. @param {number} at */
+/** A time relative to now, in its largest unit. @param {number} at */
 export const age = (at) =>
   `${duration(now() - at)
     .split(' ')
@@ -60,7 +62,7 @@ export function time(iso) {
   return timeElement(iso, moment.format(new Date(iso)))
 }
 
-/** The age of a time, kept up to date by updateAges(). @param {string} iso */
+/** An element that shows the age of a time; updateAges() updates it. @param {string} iso */
 export function ageOf(iso) {
   const element = timeElement(iso, age(Date.parse(iso)))
   element.className = 'age'

@@ -1,12 +1,12 @@
 // @ts-check
-// Reads the past of a range: requests by period or bucket, distinct users and workspaces by bucket, and the totals.
+// Reads the usage of a range: requests by period or bucket, distinct users and workspaces by bucket, and the totals.
 
 import { ask } from './api.js'
 
 const HOUR_MS = 3_600_000
 const DAY_MS = 24 * HOUR_MS
 
-/** What can be chosen: so long, in buckets of so long. A day shows its periods one by one, if they are not too many. */
+/** The ranges: length and bucket size. A day shows individual periods, unless there are too many. */
 export const RANGES = /** @type {const} */ ({
   day: { ms: DAY_MS, by: 'hour', bucketMs: HOUR_MS, hasPeriods: true },
   week: { ms: 7 * DAY_MS, by: 'hour', bucketMs: HOUR_MS, hasPeriods: false },
@@ -46,7 +46,7 @@ export async function readHistory(range, to) {
     start: Date.parse(bucket.start),
     end: Math.min(Date.parse(bucket.end), to),
   }))
-  // Until a period ends in the bucket that has just begun, it would look as if everything had stopped.
+  // Omit the last bucket until a period has ended in it: zeros would suggest that all traffic had stopped.
   if (buckets.at(-1)?.snapshots === 0) buckets.pop()
   if (usage.total.snapshots === 0) buckets.length = 0
   return {
@@ -57,12 +57,12 @@ export async function readHistory(range, to) {
     requests: periods ?? buckets,
     perBucket: by === 'day' ? 'per day (UTC)' : 'per hour',
     perRequest: periods ? 'per period' : by === 'day' ? 'per day (UTC)' : 'per hour',
-    /** Days are those of UTC, and so must be drawn against its clock. */
+    /** Days are UTC days, so their axis must be in UTC. */
     isUtc: by === 'day',
   }
 }
 
-/** The periods that ended in the range, oldest first; undefined if they are too many to show. */
+/** The periods that ended in the range, oldest first; undefined if there are too many to show. */
 /** @param {number} from @param {number} to @returns {Promise<Interval[] | undefined>} */
 async function readPeriods(from, to) {
   /** @type {Interval[]} */

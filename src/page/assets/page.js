@@ -1,16 +1,16 @@
 // @ts-check
-// The status page: asks for the token if one is needed, then shows what the service says, again and again.
+// The status page: asks for a token if one is required, then shows the service's state and refreshes it.
 
 import { ask, Failure, hasToken, useToken } from './api.js'
-import { age, now, number, setClock, time, updateAges } from './format.js'
+import { age, counted, now, number, setClock, time, updateAges } from './format.js'
 import { RANGES, readHistory } from './history.js'
 import { element, showHistory, showPeriod, showReplicas, showSnapshots, write } from './view.js'
 
 /** @typedef {import('./history.js').Range} Range */
 
-/** Each refresh makes the replica flush, so it is a modest one. */
+/** Each refresh makes the replica flush, so the interval is long. */
 const REFRESH_MS = 15_000
-/** After a failure, and twice as long after each that follows. */
+/** The delay after a failure; it doubles with each further failure. */
 const RETRY_MS = 5_000
 const MAX_RETRY_MS = 60_000
 const AGES_MS = 1_000
@@ -29,14 +29,14 @@ const ranges = element('ranges', HTMLFormElement)
 
 /** @type {import('./history.js').Snapshot | undefined} */
 let period
-/** What the charts show: of which range, up to which snapshot, and in which hour they were read. */
+/** Identifies what the charts show: range, latest snapshot, and the hour in which they were read. */
 let charted = ''
 let refreshedAt = 0
 let dueAt = 0
 let failures = 0
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let timer
-/** Counts refreshes: the answers of one that another has overtaken are dropped. */
+/** The number of the latest refresh. Responses to an earlier one are discarded. */
 let turn = 0
 
 async function refresh() {
@@ -44,7 +44,7 @@ async function refresh() {
   dueAt = Date.now() + REFRESH_MS
   try {
     /** @type {{ replicas: import('./view.js').Replica[] }} */
-    const { replicas } = await ask('telemetry/replicas') // alone at first: it tells whether the token is right
+    const { replicas } = await ask('telemetry/replicas') // first and alone, because it verifies the token
     /** @type {[import('./history.js').Snapshot, import('./history.js').SnapshotPage]} */
     const [preview, { snapshots, next }] = await Promise.all([
       ask('telemetry/snapshot'),
@@ -63,7 +63,7 @@ async function refresh() {
     const range = chosenRange()
     const toChart = [range, snapshots[0]?.id, Math.floor(now() / HOUR_MS)].join()
     if (toChart !== charted) {
-      const history = await readHistory(range, now()) // a quarter takes seconds
+      const history = await readHistory(range, now()) // takes seconds for a quarter
       if (mine !== turn) return
       showHistory(history)
       charted = toChart
@@ -78,24 +78,24 @@ async function refresh() {
   }
 }
 
-/** Waits for the next refresh; not while nobody looks, nor for a token. */
+/** Schedules the next refresh, unless the page is hidden or waits for a token. */
 function schedule() {
   clearTimeout(timer)
   if (document.visibilityState === 'visible' && form.hidden)
     timer = setTimeout(refresh, Math.max(0, dueAt - Date.now()))
 }
 
-/** Says what is wrong, and when to try again. @param {unknown} error */
+/** Shows what failed, and schedules a retry. @param {unknown} error */
 function fail(error) {
   if (!(error instanceof Failure)) {
-    setState('bad', 'This page has met an error of its own: the console of the browser shows it.')
+    setState('bad', 'An error occurred in this page. The browser console has the details.')
     throw error
   }
   if (error.isRefused) return askForToken(hasToken() ? error.message : '')
   const backoffMs = Math.min(RETRY_MS * 2 ** failures++, MAX_RETRY_MS)
   dueAt = Date.now() + Math.max(backoffMs, error.retryAfterS * 1000)
   form.hidden = true
-  setState('bad', `${error.message} Trying again.`)
+  setState('bad', `${error.message} Retrying.`)
 }
 
 /** @param {'' | 'good' | 'bad'} kind @param {string} text */
@@ -107,7 +107,7 @@ function setState(kind, text) {
 }
 
 function tick() {
-  write('refreshed', main.hidden || refreshedAt === 0 ? '' : `· data from ${age(refreshedAt)}`)
+  write('refreshed', main.hidden || refreshedAt === 0 ? '' : `· updated ${age(refreshedAt)}`)
   updateAges()
 }
 
@@ -117,17 +117,17 @@ function open() {
   forget.hidden = !hasToken()
   if (form.hidden) return
   form.hidden = true
-  main.focus() // from the form, which is gone
+  main.focus() // the focused form is now hidden
 }
 
-/** @param {string} refusal why the token that was used does not do */
+/** @param {string} refusal why the service rejected the previous token */
 function askForToken(refusal) {
   useToken('')
   sure.close()
   main.hidden = true
   forget.hidden = true
   form.hidden = false
-  setState('', 'An admin token is needed')
+  setState('', 'Admin token required')
   write('refusal', refusal)
   input.focus()
 }
@@ -140,7 +140,7 @@ form.addEventListener('submit', (event) => {
   void refresh()
 })
 
-forget.addEventListener('click', () => location.reload()) // nothing of it is kept anywhere else
+forget.addEventListener('click', () => location.reload()) // the token exists only in memory
 
 /** @param {boolean} isFirst */
 function showFirstBatch(isFirst) {
@@ -149,7 +149,7 @@ function showFirstBatch(isFirst) {
 }
 
 write('curl-url', new URL('boundary/logs', document.baseURI).href)
-copy.hidden = !navigator.clipboard // only where the origin is a secure one
+copy.hidden = !navigator.clipboard // available only in secure contexts
 copy.addEventListener('click', async () => {
   await navigator.clipboard.writeText(element('curl', HTMLElement).innerText)
   copy.textContent = 'Copied'
@@ -166,9 +166,9 @@ function isRange(value) {
 }
 
 ranges.addEventListener('change', () => {
-  history.replaceState(null, '', `#${chosenRange()}`) // for a reload
+  history.replaceState(null, '', `#${chosenRange()}`) // so that a reload keeps the range
   charted = ''
-  write('span', 'reading…')
+  write('span', 'loading…')
   void refresh()
 })
 
@@ -177,8 +177,8 @@ take.addEventListener('click', () => {
   const { allowed_requests, denied_requests, period_start } = period
   write(
     'sure-what',
-    `It ends the period in progress (since ${time(period_start).textContent}: ${number(allowed_requests)} allowed ` +
-      `and ${number(denied_requests)} denied so far) and begins the next. That cannot be undone.`,
+    `This ends the current period (since ${time(period_start).textContent}: ${number(allowed_requests)} allowed ` +
+      `and ${number(denied_requests)} denied requests so far) and starts the next one. It cannot be undone.`,
   )
   sure.showModal()
 })
@@ -193,16 +193,16 @@ confirm.addEventListener('click', async () => {
     report(
       'good',
       `Snapshot taken at ${time(taken.taken_at).textContent}: ${number(taken.allowed_requests)} allowed, ` +
-        `${number(taken.denied_requests)} denied, ${number(taken.unique_users)} users, ` +
-        `${number(taken.unique_workspaces)} workspaces, ${number(taken.replicas)} replicas. A new period has begun.`,
+        `${number(taken.denied_requests)} denied, ${counted(taken.unique_users, 'user')}, ` +
+        `${counted(taken.unique_workspaces, 'workspace')}, ${counted(taken.replicas, 'replica')}. A new period has started.`,
     )
   } catch (error) {
     if (!(error instanceof Failure)) throw error
     if (error.isRefused) return askForToken(error.message)
-    // The answer may have been lost, to this page or to the service, after the snapshot was recorded.
+    // The response to this page, or to the service's commit, may have been lost after the snapshot was recorded.
     const isUnknown = error.status === 0 || error.status >= 500
     const outcome = isUnknown
-      ? 'Whether a snapshot was taken is not known; the list below will tell.'
+      ? 'It is unknown whether a snapshot was taken: check the list below.'
       : 'No snapshot was taken.'
     report('bad', `${outcome} ${error.message}`)
   } finally {

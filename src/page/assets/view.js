@@ -1,8 +1,8 @@
 // @ts-check
-// Puts what the service answered into the page: as text, never as markup.
+// Writes the service's responses into the page, as text and never as markup.
 
 import { createChart } from './charts.js'
-import { ageOf, duration, now, number, share, time } from './format.js'
+import { ageOf, counted, duration, now, number, share, time } from './format.js'
 
 /** @typedef {import('./history.js').Snapshot} Snapshot */
 /** @typedef {import('./history.js').SnapshotPage} SnapshotPage */
@@ -10,11 +10,11 @@ import { ageOf, duration, now, number, share, time } from './format.js'
 /** @typedef {Awaited<ReturnType<typeof import('./history.js').readHistory>>} History */
 /** @typedef {{ replica_id: string, name: string, version: string, started_at: string, last_flush_at: string | null }} Replica */
 
-/** Without a flush for so long, a replica is likely to have ended: it is shown more faintly. */
+/** A replica without a flush for this long has probably stopped, and is dimmed. */
 const SILENT_MS = 86_400_000
 
 /**
- * The element of that id; `kind` is its type.
+ * The element with the given id, checked to be a `kind`.
  * @template {HTMLElement} E
  * @param {string} id
  * @param {new () => E} kind
@@ -28,7 +28,7 @@ export function element(id, kind) {
 /** @param {string} id @param {string} text */
 export function write(id, text) {
   const target = element(id, HTMLElement)
-  // Live regions speak at every change, and a selection is lost by it: no change without a difference.
+  // Every change makes live regions speak and clears a selection, so unchanged text is not written.
   if (target.textContent !== text) target.textContent = text
 }
 
@@ -72,7 +72,7 @@ export function showHistory({ from, to, total, requests, buckets, perRequest, pe
 
 /** @param {SnapshotPage['snapshots']} snapshots */
 export function showSnapshots(snapshots) {
-  fill('snapshots', snapshots, 9, 'None yet: the first will end this period.', (snapshot) => [
+  fill('snapshots', snapshots, 9, 'No snapshots yet. The first one ends the current period.', (snapshot) => [
     time(snapshot.period_end),
     duration(snapshot.period_duration_ms),
     snapshot.allowed_requests,
@@ -95,8 +95,8 @@ function deliveryOf(delivery) {
   const { state, attempts, delivered_at, due_at, error } = delivery
   cell.className = state
   cell.textContent = state
-  if (state === 'delivered') cell.title = `at ${delivered_at}, attempt ${attempts}`
-  else cell.append(attempts === 0 ? '' : ` (${attempts} × ${error ?? 'no answer'})`)
+  if (state === 'delivered') cell.title = `delivered at ${delivered_at}, attempt ${attempts}`
+  else cell.append(attempts === 0 ? '' : ` (${counted(attempts, 'attempt')}, ${error ?? 'no response'})`)
   if (state === 'pending') cell.title = `next attempt at ${due_at}`
   return cell
 }
@@ -104,14 +104,14 @@ function deliveryOf(delivery) {
 /** @param {Replica[]} replicas */
 export function showReplicas(replicas) {
   const newestFirst = [...replicas].sort((a, b) => lastSign(b) - lastSign(a))
-  fill('replicas', newestFirst, 4, 'None is known yet.', (replica) => {
+  fill('replicas', newestFirst, 4, 'No replicas yet.', (replica) => {
     const name = document.createElement('span')
     name.textContent = replica.name
     name.title = replica.replica_id
     if (now() - lastSign(replica) > SILENT_MS) name.className = 'silent'
     return [
       name,
-      replica.last_flush_at === null ? 'none yet' : ageOf(replica.last_flush_at),
+      replica.last_flush_at === null ? 'never' : ageOf(replica.last_flush_at),
       ageOf(replica.started_at),
       replica.version,
     ]
@@ -121,7 +121,7 @@ export function showReplicas(replicas) {
 /** @param {Replica} replica */
 const lastSign = ({ last_flush_at, started_at }) => Date.parse(last_flush_at ?? started_at)
 
-/** What each table shows, so that one that has not changed is left alone: with its selection. */
+/** The contents of each table. An unchanged table is not rewritten, so that a selection in it is kept. */
 const shown = new Map()
 
 /**
@@ -129,7 +129,7 @@ const shown = new Map()
  * @param {string} id
  * @param {T[]} items
  * @param {number} columns
- * @param {string} nothing what to say where there are none
+ * @param {string} nothing the text to show if there are no items
  * @param {(item: T) => (string | number | Node)[]} cellsOf
  */
 function fill(id, items, columns, nothing, cellsOf) {
