@@ -35,7 +35,7 @@ export function write(id, text) {
 /** @param {Snapshot} preview */
 export function showPeriod(preview) {
   const since = time(preview.period_start)
-  element('since', HTMLElement).replaceChildren('since ', since, `, ${duration(preview.period_duration_ms)}`)
+  element('since', HTMLElement).replaceChildren('since ', since, ` (${duration(preview.period_duration_ms)})`)
   writeCounts('now', preview)
   write('now-replicas', number(preview.replicas))
 }
