@@ -54,7 +54,7 @@ async function enter(page: Page, token: string): Promise<void> {
   await page.keyboard.press('Enter')
 }
 
-const upToDate = (page: Page) => says(page, 'said', /^Up to date$/)
+const upToDate = (page: Page) => says(page, 'status', /^Up to date$/)
 
 /** Waits until the element of that id says it. */
 async function says(page: Page, id: string, text: RegExp | string): Promise<void> {
@@ -73,15 +73,15 @@ t.test(
     const { url } = await testDatabase(t)
     const replica = await startReplica(t, url, TOKENS)
     const page = await openPage(t, replica.url)
-    await says(page, 'said', 'Admin token required')
-    t.equal(await text(page, 'refusal'), '', 'nothing has been rejected yet')
+    await says(page, 'status', 'Admin token required')
+    t.equal(await text(page, 'rejection'), '', 'nothing has been rejected yet')
     for (const [token, reason] of [
       ['wrong-token-wrong-token-1', /Unknown token/],
       ['no header can hold this: é', /Unknown token/],
       [AGENT, /is an agent token/],
     ] as const) {
       await enter(page, token)
-      await says(page, 'refusal', reason)
+      await says(page, 'rejection', reason)
       t.equal(await focused(page), 'token', 'the field is ready for another token')
       t.notOk(await page.locator('#main').isVisible())
     }
@@ -94,7 +94,7 @@ t.test(
     t.notMatch(kept, /admin-token/)
 
     await page.reload()
-    await says(page, 'said', 'Admin token required')
+    await says(page, 'status', 'Admin token required')
   },
 )
 
@@ -107,7 +107,7 @@ t.test(
     await replica.post('/telemetry/snapshot') // an empty one, as the schedule takes them
     const page = await openPage(t, replica.url)
     await upToDate(page)
-    t.notOk(await page.locator('#ask').isVisible())
+    t.notOk(await page.locator('#token-form').isVisible())
     const command = await text(page, 'curl')
     t.match(command, `${replica.url}/boundary/logs`)
     t.notMatch(command, /AGENT_TOKEN/)
@@ -214,7 +214,7 @@ t.test('a snapshot is taken after a confirmation, and the page shows its outcome
   const taken = async () => (await sql`select from telemetry_snapshots`).length
 
   await take.click()
-  t.match(await text(page, 'sure-what'), /6 allowed and 4 denied requests so far/)
+  t.match(await text(page, 'dialog-text'), /6 allowed and 4 denied requests so far/)
   await page.getByRole('button', { name: 'Cancel' }).click()
   await take.click()
   await page.keyboard.press('Escape')
@@ -253,7 +253,7 @@ t.test(
     service.signal('SIGTERM')
     await service.exited
     await page.clock.fastForward(15_000)
-    await says(page, 'said', `The service cannot be reached at 127.0.0.1:${PORT}`)
+    await says(page, 'status', `The service cannot be reached at 127.0.0.1:${PORT}`)
     t.match(await page.locator('#main').getAttribute('class'), /stale/)
     t.equal(await text(page, 'now-allowed'), '6')
     await page.clock.fastForward(90_000)
@@ -278,7 +278,7 @@ t.test(
     await upToDate(page)
     proxy.setAway(true)
     await page.clock.fastForward(15_000)
-    await says(page, 'said', 'it cannot reach its database (503)')
+    await says(page, 'status', 'it cannot reach its database (503)')
     await page.getByRole('button', { name: 'Take a snapshot…' }).click()
     await page.getByRole('button', { name: 'Take the snapshot' }).click()
     await says(page, 'taken', 'It is unknown whether a snapshot was taken')
@@ -288,7 +288,7 @@ t.test(
 
     await page.route('**/telemetry/replicas', (route) => route.fulfill({ status: 502, body: '<h1>Bad</h1>' }))
     await page.clock.fastForward(15_000)
-    await says(page, 'said', 'The 502 response does not come from the service')
+    await says(page, 'status', 'The 502 response does not come from the service')
   },
 )
 
@@ -316,7 +316,7 @@ t.test('the page can be used by keyboard alone, with a visible focus', { skip },
   await recordSnapshot(sql, new Date(Date.now() - HOUR_MS).toISOString(), ['a'])
   const replica = await startReplica(t, url, TOKENS)
   const page = await openPage(t, replica.url)
-  await says(page, 'said', 'Admin token required')
+  await says(page, 'status', 'Admin token required')
   await page.keyboard.type(ADMIN)
   await page.keyboard.press('Enter')
   await upToDate(page)
@@ -379,7 +379,7 @@ t.test(
     const { url } = await testDatabase(t)
     const replica = await startReplica(t, url, TOKENS)
     const page = await openPage(t, replica.url, 360)
-    await says(page, 'said', 'Admin token required')
+    await says(page, 'status', 'Admin token required')
     t.notOk(await isWide(page), 'the form')
     await enter(page, ADMIN)
     await upToDate(page)
@@ -391,7 +391,7 @@ t.test(
     t.notOk(await isWide(page), 'with data')
     await page.route('**/telemetry/**', (route) => route.abort())
     await page.clock.fastForward(15_000)
-    await says(page, 'said', 'cannot be reached')
+    await says(page, 'status', 'cannot be reached')
     t.notOk(await isWide(page), 'with an error message')
 
     for (const colorScheme of ['light', 'dark'] as const) {

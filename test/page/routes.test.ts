@@ -101,13 +101,13 @@ t.test('no path serves any other file from the disk', async (t) => {
     '//etc/passwd',
     '/page/%00',
   ]) {
-    const answer = await exchange(
+    const response = await exchange(
       replica.url,
       `GET ${path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n`,
     )
-    t.match(answer, /^HTTP\/1\.1 40[04] /, path)
-    t.match(answer, /"statusCode":40[04]/, path)
-    t.notMatch(answer, /"dependencies"/, path)
+    t.match(response, /^HTTP\/1\.1 40[04] /, path)
+    t.match(response, /"statusCode":40[04]/, path)
+    t.notMatch(response, /"dependencies"/, path)
   }
 })
 

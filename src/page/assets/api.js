@@ -5,7 +5,7 @@ const TIMEOUT_MS = 20_000
 
 /** A failed request; the message is shown to the user. */
 export class Failure extends Error {
-  /** @param {string} message @param {{ status?: number, retryAfterS?: number }} [answer] */
+  /** @param {string} message @param {{ status?: number, retryAfterS?: number }} [response] */
   constructor(message, { status = 0, retryAfterS = 0 } = {}) {
     super(message)
     /** 0 if there was no response. */
@@ -14,7 +14,7 @@ export class Failure extends Error {
   }
 
   /** Whether another token is required. */
-  get isRefused() {
+  get isRejected() {
     return this.status === 401 || this.status === 403
   }
 }
@@ -34,7 +34,7 @@ export const hasToken = () => token !== ''
  * @param {'GET' | 'POST'} [method]
  * @returns {Promise<T>}
  */
-export async function ask(path, method = 'GET') {
+export async function request(path, method = 'GET') {
   // A header cannot contain other characters, and fetch would report a network error.
   if (!/^[\x21-\x7e]*$/.test(token)) throw new Failure(UNKNOWN_TOKEN, { status: 401 })
   let response
@@ -55,9 +55,9 @@ export async function ask(path, method = 'GET') {
       `The service cannot be reached at ${location.host}. It may be stopped or starting, or the network may be down.`,
     )
   }
-  const answer = parse(body)
-  if (response.ok && answer !== undefined) return answer
-  throw new Failure(sentence(response.status, answer), {
+  const json = parse(body)
+  if (response.ok && json !== undefined) return json
+  throw new Failure(describe(response.status, json), {
     status: response.status,
     retryAfterS: Number(response.headers.get('retry-after')) || 0,
   })
@@ -74,7 +74,7 @@ function parse(text) {
 
 const UNKNOWN_TOKEN = 'Unknown token. Enter one of the service’s ADMIN_TOKENS.'
 /** @type {Record<string, string>} */
-const SENTENCES = {
+const MESSAGES = {
   UNAUTHORIZED: UNKNOWN_TOKEN,
   FORBIDDEN:
     'This is an agent token, which may only send boundary logs. Enter one of the service’s ADMIN_TOKENS.',
@@ -84,10 +84,10 @@ const SENTENCES = {
   OVERLOADED: 'This replica is overloaded (503).',
 }
 
-/** @param {number} status @param {{ code?: string, message?: string } | undefined} answer */
-function sentence(status, answer) {
-  const known = SENTENCES[answer?.code ?? '']
+/** @param {number} status @param {{ code?: string, message?: string } | undefined} json */
+function describe(status, json) {
+  const known = MESSAGES[json?.code ?? '']
   if (known !== undefined) return known
-  if (answer?.message !== undefined) return `The service responded with ${status}: ${answer.message}.`
+  if (json?.message !== undefined) return `The service responded with ${status}: ${json.message}.`
   return `The ${status} response does not come from the service. It may come from a proxy in front of it.`
 }

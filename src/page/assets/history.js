@@ -1,7 +1,7 @@
 // @ts-check
 // Reads the usage of a range: requests by period or bucket, distinct users and workspaces by bucket, and the totals.
 
-import { ask } from './api.js'
+import { request } from './api.js'
 
 const HOUR_MS = 3_600_000
 const DAY_MS = 24 * HOUR_MS
@@ -38,7 +38,7 @@ export async function readHistory(range, to) {
   const query = new URLSearchParams({ from: iso(from), to: iso(to), by })
   /** @type {[{ total: Usage, buckets: (Usage & { start: string, end: string })[] }, Interval[] | undefined]} */
   const [usage, periods] = await Promise.all([
-    ask(`telemetry/usage?${query}`),
+    request(`telemetry/usage?${query}`),
     hasPeriods ? readPeriods(from, to) : undefined,
   ])
   const buckets = usage.buckets.map((bucket) => ({
@@ -71,7 +71,7 @@ async function readPeriods(from, to) {
   for (let page = 0; page < MAX_PAGES; page++) {
     const query = new URLSearchParams({ limit: String(PAGE), before })
     /** @type {SnapshotPage} */
-    const { snapshots, next } = await ask(`telemetry/snapshots?${query}`)
+    const { snapshots, next } = await request(`telemetry/snapshots?${query}`)
     for (const snapshot of snapshots) {
       const end = Date.parse(snapshot.period_end)
       if (end <= from) return periods.reverse()

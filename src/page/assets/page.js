@@ -1,7 +1,7 @@
 // @ts-check
 // The status page: asks for a token if one is required, then shows the service's state and refreshes it.
 
-import { ask, Failure, hasToken, useToken } from './api.js'
+import { Failure, hasToken, request, useToken } from './api.js'
 import { age, counted, now, number, setClock, time, updateAges } from './format.js'
 import { RANGES, readHistory } from './history.js'
 import { element, showHistory, showPeriod, showReplicas, showSnapshots, write } from './view.js'
@@ -18,9 +18,9 @@ const HOUR_MS = 3_600_000
 const LAST_SNAPSHOTS = 10
 
 const main = element('main', HTMLElement)
-const form = element('ask', HTMLFormElement)
+const form = element('token-form', HTMLFormElement)
 const input = element('token', HTMLInputElement)
-const sure = element('sure', HTMLDialogElement)
+const dialog = element('dialog', HTMLDialogElement)
 const take = element('take', HTMLButtonElement)
 const confirm = element('confirm', HTMLButtonElement)
 const forget = element('forget', HTMLButtonElement)
@@ -44,11 +44,11 @@ async function refresh() {
   dueAt = Date.now() + REFRESH_MS
   try {
     /** @type {{ replicas: import('./view.js').Replica[] }} */
-    const { replicas } = await ask('telemetry/replicas') // first and alone, because it verifies the token
+    const { replicas } = await request('telemetry/replicas') // first and alone, because it verifies the token
     /** @type {[import('./history.js').Snapshot, import('./history.js').SnapshotPage]} */
     const [preview, { snapshots, next }] = await Promise.all([
-      ask('telemetry/snapshot'),
-      ask(`telemetry/snapshots?limit=${LAST_SNAPSHOTS}`),
+      request('telemetry/snapshot'),
+      request(`telemetry/snapshots?limit=${LAST_SNAPSHOTS}`),
     ])
     if (mine !== turn) return
     setClock(preview.taken_at)
@@ -91,7 +91,7 @@ function fail(error) {
     setState('bad', 'An error occurred in this page. The browser console has the details.')
     throw error
   }
-  if (error.isRefused) return askForToken(hasToken() ? error.message : '')
+  if (error.isRejected) return askForToken(hasToken() ? error.message : '')
   const backoffMs = Math.min(RETRY_MS * 2 ** failures++, MAX_RETRY_MS)
   dueAt = Date.now() + Math.max(backoffMs, error.retryAfterS * 1000)
   form.hidden = true
@@ -102,7 +102,7 @@ function fail(error) {
 function setState(kind, text) {
   element('state', HTMLElement).className = `state ${kind}`
   main.classList.toggle('stale', kind === 'bad')
-  write('said', text)
+  write('status', text)
   tick()
 }
 
@@ -120,15 +120,15 @@ function open() {
   main.focus() // the focused form is now hidden
 }
 
-/** @param {string} refusal why the service rejected the previous token */
-function askForToken(refusal) {
+/** @param {string} rejection why the service rejected the previous token */
+function askForToken(rejection) {
   useToken('')
-  sure.close()
+  dialog.close()
   main.hidden = true
   forget.hidden = true
   form.hidden = false
   setState('', 'Admin token required')
-  write('refusal', refusal)
+  write('rejection', rejection)
   input.focus()
 }
 
@@ -136,7 +136,7 @@ form.addEventListener('submit', (event) => {
   event.preventDefault()
   useToken(input.value.trim())
   input.value = ''
-  write('refusal', '')
+  write('rejection', '')
   void refresh()
 })
 
@@ -176,20 +176,20 @@ take.addEventListener('click', () => {
   if (!period) return
   const { allowed_requests, denied_requests, period_start } = period
   write(
-    'sure-what',
+    'dialog-text',
     `This ends the current period (since ${time(period_start).textContent}: ${number(allowed_requests)} allowed ` +
       `and ${number(denied_requests)} denied requests so far) and starts the next one. It cannot be undone.`,
   )
-  sure.showModal()
+  dialog.showModal()
 })
 
-element('cancel', HTMLButtonElement).addEventListener('click', () => sure.close())
+element('cancel', HTMLButtonElement).addEventListener('click', () => dialog.close())
 
 confirm.addEventListener('click', async () => {
   confirm.disabled = true
   try {
     /** @type {import('./history.js').Snapshot} */
-    const taken = await ask('telemetry/snapshot', 'POST')
+    const taken = await request('telemetry/snapshot', 'POST')
     report(
       'good',
       `Snapshot taken at ${time(taken.taken_at).textContent}: ${number(taken.allowed_requests)} allowed, ` +
@@ -198,7 +198,7 @@ confirm.addEventListener('click', async () => {
     )
   } catch (error) {
     if (!(error instanceof Failure)) throw error
-    if (error.isRefused) return askForToken(error.message)
+    if (error.isRejected) return askForToken(error.message)
     // The response to this page, or to the service's commit, may have been lost after the snapshot was recorded.
     const isUnknown = error.status === 0 || error.status >= 500
     const outcome = isUnknown
@@ -207,7 +207,7 @@ confirm.addEventListener('click', async () => {
     report('bad', `${outcome} ${error.message}`)
   } finally {
     confirm.disabled = false
-    sure.close()
+    dialog.close()
   }
   void refresh()
 })
