@@ -4,27 +4,22 @@ import { drizzle, type PostgresJsDatabase } from 'drizzle-orm/postgres-js'
 import postgres from 'postgres'
 import { TimeoutError, timeout } from '../async.js'
 import { TIMING, type Timing } from '../timing.js'
+import { withOwnTransactions } from './transactions.js'
 
 export type Db = PostgresJsDatabase<Record<string, never>> & { $client: postgres.Sql }
 /** A transaction, or the pool: what a statement runs on. */
 export type Executor = Pick<Db, 'select' | 'insert' | 'update' | 'delete' | 'with' | '$with' | 'execute'>
 
 const CONNECT_TIMEOUT_S = 5
-const SERVER_TIMEOUTS_MS = {
-  statement_timeout: 10_000,
-  lock_timeout: 5_000,
-  idle_in_transaction_session_timeout: 10_000,
-}
 
-/**
- * Where the database is: a URL, perhaps of a pooler that gives each transaction another session; or the unix
- * socket of the embedded one, which serves one connection.
- */
-export type DatabaseTarget = { url: string; transactionPooling?: boolean } | { path: string }
+/** Where the database is: a URL, or the unix socket of the embedded one, which serves one connection. */
+export type DatabaseTarget = { url: string } | { path: string }
 
 export interface DatabaseOptions {
   target: DatabaseTarget
   poolMax: number
+  /** Whether a statement's commit waits until it is on disk, whatever the server's default is. */
+  durable?: boolean
   timing?: Pick<Timing, 'databaseDeadlineMs' | 'reconnectMs'>
   /** Called when the database is lost, and when it is back. */
   onUp?: (up: boolean, cause?: Error) => void
@@ -48,13 +43,13 @@ export interface Database {
 }
 
 /** Makes the pool; connections open when they are first needed. */
-export function connectDatabase({ target, poolMax, timing = TIMING, onUp }: DatabaseOptions): Database {
+export function connectDatabase({ timing = TIMING, onUp, ...options }: DatabaseOptions): Database {
   let up: boolean | undefined
-  let pool = openPool(target, poolMax, timing.reconnectMs)
+  let pool = openPool(options, timing.reconnectMs)
 
   function discard(failed: Pool): void {
     if (pool !== failed) return
-    pool = openPool(target, poolMax, timing.reconnectMs)
+    pool = openPool(options, timing.reconnectMs)
     void failed.sql.end({ timeout: 0 })
   }
 
@@ -98,12 +93,15 @@ interface Pool {
   db: Db
 }
 
-function openPool(target: DatabaseTarget, poolMax: number, reconnectMs: number): Pool {
+function openPool({ target, poolMax, durable = false }: DatabaseOptions, reconnectMs: number): Pool {
   const common = {
     connect_timeout: CONNECT_TIMEOUT_S,
     // The callers back off by themselves; a pool that also waits would only delay the recovery.
     backoff: () => (reconnectMs / 1000) * (0.2 + 0.8 * Math.random()),
     fetch_types: false,
+    // A named statement belongs to a session, and a pooler may give the next transaction another one.
+    prepare: false,
+    connection: { application_name: 'boundary-usage' },
     onnotice: () => {},
   } satisfies postgres.Options<Record<string, never>>
   const sql =
@@ -120,11 +118,8 @@ function openPool(target: DatabaseTarget, poolMax: number, reconnectMs: number):
           ...common,
           max: poolMax,
           ...(postgres(target.url).options.host.length > 1 && { target_session_attrs: 'primary' }),
-          ...(target.transactionPooling
-            ? { prepare: false, connection: { application_name: 'boundary-usage' } }
-            : { connection: { application_name: 'boundary-usage', ...SERVER_TIMEOUTS_MS } }),
         })
-  return { sql, db: drizzle(sql) }
+  return { sql, db: drizzle(withOwnTransactions(sql, durable)) }
 }
 
 /** Drizzle wraps the driver's error in one whose message holds the statement and its parameters: drop that. */
@@ -148,6 +143,7 @@ const UNAVAILABLE_CODES = new Set([
   ...['ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'ETIMEDOUT', 'EHOSTUNREACH', 'ENETUNREACH', 'ENOTFOUND'],
   ...['EAI_AGAIN', 'ENOENT', 'EADDRNOTAVAIL', 'ECONNABORTED'],
   '25P03', // idle_in_transaction_session_timeout
+  '25P04', // transaction_timeout
   '25006', // read_only_sql_transaction: a standby, or a primary that has stepped down
 ])
 /** Codes of a server that was reached and could not do it at once. */

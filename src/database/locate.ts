@@ -10,8 +10,8 @@ export interface Located {
 }
 
 export async function locateDatabase(config: Config, log: (message: string) => void): Promise<Located> {
-  const { DATABASE_URL: url, DATABASE_TRANSACTION_POOLING: transactionPooling } = config
-  if (url !== undefined) return { target: { url, transactionPooling }, stop: async () => {} }
+  const { DATABASE_URL: url } = config
+  if (url !== undefined) return { target: { url }, stop: async () => {} }
   // Not even loaded where there is a server: it is an optional dependency.
   const { startEmbedded } = await import('./embedded.js')
   const embedded = await startEmbedded(config.DATA_DIR, log).catch((error: unknown) => {

@@ -32,6 +32,7 @@ export default fp<{ config: Config; timing: Timing }>(
     const database = connectDatabase({
       target,
       poolMax: config.DATABASE_POOL_MAX,
+      durable: config.ACK === 'durable',
       timing,
       onUp: (up, cause) => {
         if (!up) app.log.error({ err: cause }, 'database lost')

@@ -18,5 +18,9 @@ export async function readSketchKey(db: Executor): Promise<Uint8Array> {
     ;[row] = await read()
   }
   if (!row) throw new Error('the settings row is gone: restore it from a backup')
+  if (row.key.length !== SKETCH_KEY_BYTES)
+    throw new Error(
+      `the sketch key in settings has ${row.key.length} bytes, not ${SKETCH_KEY_BYTES}: restore it from a backup`,
+    )
   return row.key
 }

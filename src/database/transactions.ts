@@ -1,0 +1,63 @@
+// Every transaction of the service sets what it depends on, so that no default of a role or a database decides.
+
+import type postgres from 'postgres'
+
+/**
+ * The settings that can change what a statement reads or writes, or how long it may hold up others. They are local
+ * to the transaction: behind a pooler, the next transaction may run in another session, and a pooler refuses most
+ * startup parameters. Settings that decide only how fast a statement runs, or where tables are stored, are left to
+ * the operator.
+ */
+const SETTINGS = [
+  `set local DateStyle = 'ISO, MDY'`,
+  `set local IntervalStyle = 'postgres'`,
+  `set local TimeZone = 'UTC'`,
+  `set local bytea_output = 'hex'`,
+  'set local extra_float_digits = 1',
+  'set local standard_conforming_strings = on',
+  'set local statement_timeout = 10000',
+  'set local lock_timeout = 5000',
+  'set local idle_in_transaction_session_timeout = 10000',
+].join('; ')
+
+/** A serializable or repeatable read flush would fail whenever it meets another one or a snapshot. */
+const ISOLATION = 'isolation level read committed'
+
+/** Raises synchronous_commit to on; a value that waits for more stays. Reads, so it ends the choice of isolation. */
+const DURABLE = `select set_config('synchronous_commit', 'on', true)
+  where current_setting('synchronous_commit') in ('off', 'local', 'remote_write')`
+
+/**
+ * The client with which Drizzle runs statements on the pool `sql`. A statement outside a transaction gets one of its
+ * own in the same round trip: START TRANSACTION, the statement and COMMIT are sent together. With `durable`, the
+ * commit of such a statement waits until it is on disk.
+ */
+export function withOwnTransactions(sql: postgres.Sql, durable: boolean): postgres.Sql {
+  // Not BEGIN: the driver accepts that from sql.begin() alone.
+  const start = [`start transaction ${ISOLATION}`, SETTINGS, ...(durable ? [DURABLE] : [])].join('; ')
+
+  function unsafe(text: string, parameters: postgres.ParameterOrJSON<never>[] = []) {
+    // The server knows the parameters' types: to ask for them first would take another round trip.
+    const statement = sql.unsafe(text, parameters, { describe: false })
+    const rows = sql.pipeline([sql.unsafe(start), statement, sql.unsafe('commit')]).then(([, rows]) => rows)
+    // Drizzle calls values() at once, before anything is sent.
+    return Object.assign(rows, {
+      values() {
+        statement.values()
+        return rows
+      },
+    })
+  }
+
+  function begin<T>(work: (tx: postgres.TransactionSql) => Promise<T>) {
+    return sql.begin(ISOLATION, async (tx) => {
+      await tx.unsafe(SETTINGS)
+      return work(tx)
+    })
+  }
+
+  return new Proxy(sql, {
+    get: (target, name) =>
+      name === 'unsafe' ? unsafe : name === 'begin' ? begin : Reflect.get(target, name),
+  })
+}
