@@ -16,6 +16,7 @@ import { startPostgres } from '../helpers/postgres.js'
 import { startProcess } from '../helpers/process.js'
 import { logs, startReplica } from '../helpers/replica.js'
 import { newTracker } from '../helpers/tracker.js'
+import { until } from '../helpers/until.js'
 
 t.jobs = 2
 
@@ -184,7 +185,7 @@ t.test('no value of any setting changes a figure, a time or the key', async (t) 
 
 for (const isolation of ['repeatable read', 'serializable'])
   t.test(`default_transaction_isolation = '${isolation}' refuses no flush and no snapshot`, async (t) => {
-    const { url, sql } = await testDatabase(t, { empty: true })
+    const { url, sql } = await testDatabase(t, { unmigrated: true })
     const [{ name } = { name: '' }] = await sql`select current_database() as name`
     await sql`alter database ${sql(name)} set default_transaction_isolation = ${sql.unsafe(`'${isolation}'`)}`
     const replicas = await Promise.all(
@@ -223,7 +224,14 @@ t.test('synchronous_commit = off: a crash of the server loses no batch of ACK=du
   for (let n = 0; n < 50; n++) t.equal((await replica.send({ logs: logs(2, 1) })).status, 202)
   await server.stop('immediate')
   await server.start()
-  t.match(await untilAnswered(replica.get), { allowed_requests: 100, denied_requests: 50 })
+  const preview = await until(
+    async () => {
+      const response = await replica.get('/telemetry/snapshot')
+      return response.status === 200 && response.json()
+    },
+    { what: 'the server to answer again' },
+  )
+  t.match(preview, { allowed_requests: 100, denied_requests: 50 })
 })
 
 t.test('ACK=durable raises synchronous_commit to on, and never lowers it', async (t) => {
@@ -254,11 +262,3 @@ t.test('a key of another length stops the start with a message', async (t) => {
     })
   }
 })
-
-async function untilAnswered(get: (path: string) => Promise<Response>): Promise<unknown> {
-  for (;;) {
-    const response = await get('/telemetry/snapshot')
-    if (response.status === 200) return response.json()
-    await response.body?.cancel()
-  }
-}

@@ -92,7 +92,7 @@ t.test('a shutdown ends in time and says what may be lost', async (t) => {
   await asked
 })
 
-t.test('every session has its timeouts', async (t) => {
+t.test('every transaction has its timeouts', async (t) => {
   const { database } = await testDatabase(t)
   const [row] = await database.run((db) =>
     db.execute(sql`select current_setting('statement_timeout') as statement,

@@ -1,4 +1,4 @@
-// Runs PgBouncer in transaction mode before a test's database, where it is installed.
+// Runs PgBouncer in front of a test's database, where it is installed.
 
 import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -20,8 +20,15 @@ export function hasPgbouncer(): boolean {
   }
 }
 
-/** Starts one; resolves with `url` by way of it. It has two sessions for all clients together. */
-export async function startPgbouncer(t: Scope, url: string): Promise<string> {
+/**
+ * Starts one; resolves with `url` by way of it. In transaction mode it has two sessions for all clients together, in
+ * session mode enough for each to have its own.
+ */
+export async function startPgbouncer(
+  t: Scope,
+  url: string,
+  mode: 'session' | 'transaction',
+): Promise<string> {
   const home = await mkdtemp(join(tmpdir(), 'boundary-usage-test-'))
   const { username, password, hostname, port, pathname } = new URL(url)
   const listenPort = await freePort()
@@ -38,8 +45,8 @@ export async function startPgbouncer(t: Scope, url: string): Promise<string> {
       'unix_socket_dir =',
       'auth_type = plain',
       `auth_file = ${users}`,
-      'pool_mode = transaction',
-      'default_pool_size = 2',
+      `pool_mode = ${mode}`,
+      `default_pool_size = ${mode === 'session' ? 20 : 2}`,
       '',
     ].join('\n'),
   )
