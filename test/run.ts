@@ -13,6 +13,9 @@ const JOBS = 3
 /** Then a file gets SIGTERM, upon which tap names the tests that have not ended. */
 const FILE_LIMIT_MS = 120_000
 
+/** Lines that are shown of a file that failed. */
+const LONGEST_REPORT = 200
+
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
 
 interface Outcome {
@@ -66,10 +69,19 @@ async function runFile(file: string, server: string): Promise<Outcome> {
   const seconds = (performance.now() - start) / 1000
   const passed = child.exitCode === 0
   print(`${passed ? 'ok    ' : 'not ok'} ${seconds.toFixed(1).padStart(5)} s  ${file}`)
-  if (!passed) print(stdout.replaceAll(/^\s*ok \d+.*\n/gm, ''))
+  if (!passed) print(failures(stdout))
   if (stderr) print(stderr)
   const skipped = [...stdout.matchAll(/^\s*(?:ok \d+ - |1\.\.0 )(.*?) ?# SKIP (.*)$/gm)]
   return { file, passed, seconds, skipped: skipped.map(([, name, reason]) => `${name}: ${reason}`) }
+}
+
+/** What a file wrote, without the tests that passed. */
+function failures(tap: string): string {
+  const lines = tap.split('\n').filter((line) => !/^\s*ok \d/.test(line))
+  const rest = lines.length - LONGEST_REPORT
+  return rest > 0
+    ? `${lines.slice(0, LONGEST_REPORT).join('\n')}\n… and ${rest} lines more`
+    : lines.join('\n')
 }
 
 /** Whether all passed. */

@@ -67,6 +67,12 @@ export interface ProcessOptions {
   files?: Record<string, string>
 }
 
+/** Processes whose test has not ended: a test file that is cut off does not leave them behind. */
+const living = new Set<ChildProcess>()
+process.once('exit', () => {
+  for (const child of living) child.kill('SIGKILL')
+})
+
 /**
  * Starts one on a free port of 127.0.0.1; it flushes and takes snapshots only when told to, unless `env` says
  * otherwise. Killed when the test ends, if it has not ended by then.
@@ -92,9 +98,11 @@ export async function startProcess(
     detached,
   })
   const service = watch(child, home)
+  living.add(child)
   t.teardown(async () => {
-    if (child.exitCode === null && child.signalCode === null) child.kill('SIGKILL')
+    child.kill('SIGKILL')
     await service.exited
+    living.delete(child)
     await rm(home, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 })
   })
   if (until !== 'spawned') await service.log('Server listening at')
