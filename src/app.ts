@@ -69,7 +69,7 @@ export async function buildApp(config: Config, changes: Partial<Timing> = {}): P
   await app.register(delivery, { config })
 
   await app.register(openapi)
-  await app.register(boundaryLogs, { config })
+  await app.register(boundaryLogs, { config, timing })
   await app.register(telemetry)
   await app.register(redelivery)
   await app.register(health)

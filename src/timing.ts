@@ -7,10 +7,13 @@ export interface Timing {
   reconnectMs: number
   /** How long a batch waits for its commit before it is answered 504. */
   commitDeadlineMs: number
+  /** How late the event loop may be, twice in a row, before batches are rejected as overload. */
+  maxEventLoopDelayMs: number
 }
 
 export const TIMING: Timing = {
   databaseDeadlineMs: 15_000,
   reconnectMs: 250,
   commitDeadlineMs: 10_000,
+  maxEventLoopDelayMs: 1_000,
 }

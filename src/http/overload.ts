@@ -8,18 +8,14 @@ export interface OverloadLimits {
   /** Time between two samples. */
   sampleMs?: number
   /** Delay of a sample from which on the event loop counts as late. */
-  maxDelayMs?: number
+  maxDelayMs: number
   maxHeapBytes?: number
 }
 
 /** Applies to the scope that registers it: probes, scrapes and admins are still served. */
 export default fp<OverloadLimits>(
   async (app, limits) => {
-    const {
-      sampleMs = 100,
-      maxDelayMs = 1_000,
-      maxHeapBytes = 0.9 * getHeapStatistics().heap_size_limit,
-    } = limits
+    const { sampleMs = 100, maxDelayMs, maxHeapBytes = 0.9 * getHeapStatistics().heap_size_limit } = limits
     let isOverloaded = false
     let wasLate = false
     let sampledAt = performance.now()

@@ -10,6 +10,7 @@ import { isAnswered } from '../http/metrics.js'
 import overload from '../http/overload.js'
 import { limitRate } from '../http/rate-limit.js'
 import { ref, responses } from '../http/schemas.js'
+import type { Timing } from '../timing.js'
 import { type BatchBody, parseJson, parseProtobuf, readBatch } from './batch.js'
 import { AcceptedSchema, BatchSchema, IdentityHeadersSchema, ProtobufBatchSchema } from './schemas.js'
 
@@ -29,7 +30,10 @@ const RESULTS = {
   504: 'unknown',
 } as const
 
-export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config }> = async (app, { config }) => {
+export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config; timing: Timing }> = async (
+  app,
+  { config, timing },
+) => {
   const { metrics, counting } = app
   const batches = metrics.counter(
     'boundary_usage_batches_total',
@@ -44,7 +48,7 @@ export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config }> = async
     ['allow', 'deny', 'skipped'],
   )
 
-  await app.register(overload)
+  await app.register(overload, { maxDelayMs: timing.maxEventLoopDelayMs })
   await app.register(bodyBudget, { config })
 
   app.addContentTypeParser(JSON_TYPE, { parseAs: 'string' }, parser(app, parseJson))

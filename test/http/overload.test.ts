@@ -40,7 +40,7 @@ t.test('a replica whose heap is nearly full rejects requests', async (t) => {
   t.pass('rejected')
 })
 
-async function start(t: Test, limits: OverloadLimits = {}): Promise<FastifyInstance> {
+async function start(t: Test, limits: Partial<OverloadLimits> = {}): Promise<FastifyInstance> {
   const app = Fastify()
   t.teardown(() => app.close())
   await app.register(overload, { sampleMs: SAMPLE_MS, maxDelayMs: MAX_DELAY_MS, ...limits })
