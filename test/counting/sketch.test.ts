@@ -4,6 +4,7 @@ import { randomBytes, randomUUID } from 'node:crypto'
 import fc from 'fast-check'
 import t from 'tap'
 import { BUCKETS, RANKS, Sketch, sketchHash } from '../../src/counting/sketch.js'
+import { cases } from '../helpers/effort.js'
 
 /** The positions of an ideal hash, from a seed (xoshiro128**). */
 function randomPositions(seed: number): () => number {
@@ -33,10 +34,10 @@ function sketchOf(count: number, seed: number): Sketch {
 
 t.test('the error is at most 0.8 % RMSE from 1,000 to 1,000,000 ids, without bias', async (t) => {
   for (const [count, trials] of [
-    [1_000, 1_000],
-    [10_000, 600],
-    [100_000, 300],
-    [1_000_000, 100],
+    [1_000, cases({ suite: 300, soak: 1_000 })],
+    [10_000, cases({ suite: 200, soak: 600 })],
+    [100_000, cases({ suite: 50, soak: 300 })],
+    [1_000_000, cases({ suite: 10, soak: 100 })],
   ] as const) {
     const errors = Array.from(
       { length: trials },
@@ -51,7 +52,7 @@ t.test('the error is at most 0.8 % RMSE from 1,000 to 1,000,000 ids, without bia
 
 t.test('up to 100 ids the estimate is within 1 of the truth in at least 95 % of trials', async (t) => {
   for (const count of [0, 1, 2, 5, 10, 37, 75, 100]) {
-    const trials = 1_000
+    const trials = cases({ suite: 200, soak: 1_000 })
     let near = 0
     for (let seed = 1; seed <= trials; seed++)
       if (Math.abs(sketchOf(count, seed).estimate() - count) <= 1) near++
@@ -83,7 +84,7 @@ t.test('the keyed hash distributes ids as an ideal hash does', async (t) => {
   const sketch = new Sketch()
   const perBucket = new Uint32Array(BUCKETS)
   const perRank = new Uint32Array(RANKS)
-  const count = 200_000
+  const count = cases({ suite: 50_000, soak: 200_000 })
   for (let n = 0; n < count; n++) {
     const position = hash(randomUUID())
     sketch.add(position)

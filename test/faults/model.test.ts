@@ -14,6 +14,7 @@ import { SKETCH_BITS, Sketch } from '../../src/counting/sketch.js'
 import type { Database } from '../../src/database/client.js'
 import { takeSnapshot } from '../../src/snapshots/snapshot.js'
 import { testDatabase } from '../helpers/database.js'
+import { cases } from '../helpers/effort.js'
 import { hash, newTracker } from '../helpers/tracker.js'
 
 const REPLICAS = 3
@@ -272,6 +273,8 @@ t.test('conservation and distinct counts hold after any sequence of faults', asy
   )
   const seed = Number(process.env.SEED ?? randomInt(2 ** 31))
   t.comment(`SEED=${seed}`)
+  const sequences = cases({ suite: 40, soak: 200 })
+  let finished = 0
   await fc.assert(
     fc.asyncProperty(steps, async (sequence) => {
       await sql`truncate boundary_usage_stats, boundary_usage_replicas, telemetry_snapshots`
@@ -282,8 +285,9 @@ t.test('conservation and distinct counts hold after any sequence of faults', asy
         }),
         sequence,
       )
+      finished++
     }),
-    { seed, numRuns: 200, interruptAfterTimeLimit: 60_000 },
+    { seed, numRuns: sequences },
   )
-  t.pass('200 sequences of up to 60 steps')
+  t.equal(finished, sequences, `${finished} sequences of up to 60 steps`)
 })
