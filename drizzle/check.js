@@ -1,4 +1,4 @@
-// Says whether the migrations here make the schema of src/database/schema.ts; changes nothing.
+// Exits with status 1 if src/database/schema.ts has changes that no migration contains. Changes nothing.
 
 import { execFileSync } from 'node:child_process'
 import { cpSync, mkdtempSync, readdirSync, rmSync } from 'node:fs'
@@ -24,7 +24,9 @@ try {
   )
   const migrations = (path) => readdirSync(path).filter((name) => name.endsWith('.sql'))
   if (migrations(copy).length !== migrations(folder).length) {
-    process.stderr.write('the schema has changes that no migration makes: run npm run db:generate\n')
+    process.stderr.write(
+      'src/database/schema.ts has changes that no migration contains: run npm run db:generate\n',
+    )
     process.exitCode = 1
   }
 } finally {

@@ -1,4 +1,4 @@
-// Writes openapi.json from the routes of the build in dist/; with --check, says whether it is up to date.
+// Generates openapi.json from the routes of the build in dist/. With --check, exits with status 1 if it is out of date.
 
 import { readFile, writeFile } from 'node:fs/promises'
 import { buildApp } from '../dist/app.js'
@@ -6,7 +6,7 @@ import { parseConfig } from '../dist/config.js'
 
 const file = new URL('openapi.json', import.meta.url)
 
-// Nothing is sent to the database: the routes alone are wanted.
+// No database is needed: only the routes are read.
 const app = await buildApp(
   parseConfig({
     DATABASE_URL: 'postgres://127.0.0.1:1/none',
@@ -21,7 +21,7 @@ await app.close()
 if (process.argv.includes('--check')) {
   const committed = await readFile(file, 'utf8').catch(() => '')
   if (committed !== generated) {
-    process.stderr.write('openapi/openapi.json is not what the routes say: run npm run openapi\n')
+    process.stderr.write('openapi/openapi.json is out of date: run npm run openapi\n')
     process.exit(1)
   }
 } else {

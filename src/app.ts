@@ -1,4 +1,4 @@
-// buildApp(): every plugin and route of the service, in the order in which to read them.
+// buildApp(): registers every plugin and route of the service, in reading order.
 
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import Fastify, { type FastifyInstance } from 'fastify'
@@ -26,13 +26,13 @@ import { SNAPSHOT_SCHEMAS } from './snapshots/schemas.js'
 import { TIMING, type Timing } from './timing.js'
 
 const HEADERS_TIMEOUT_MS = 10_000
-const KEEP_ALIVE_TIMEOUT_MS = 72_000 // longer than the idle timeout of common load balancers, 60 s
+const KEEP_ALIVE_TIMEOUT_MS = 72_000 // longer than the usual idle timeout of load balancers, 60 s
 const MAX_CONNECTIONS = 10_000
 const MAX_HEADER_BYTES = 16_384
-/** A slow machine takes tens of seconds to make the embedded PostgreSQL's data. */
+/** Creating the data directory of the embedded PostgreSQL takes tens of seconds on a slow machine. */
 const PLUGIN_TIMEOUT_MS = 120_000
 
-/** Builds the service; nothing listens yet. */
+/** Builds the service without listening. */
 export async function buildApp(config: Config, changes: Partial<Timing> = {}): Promise<FastifyInstance> {
   const timing = { ...TIMING, ...changes }
   const log = createLog(config.LOG_LEVEL, await logStream(process.stdout.isTTY))
@@ -45,7 +45,7 @@ export async function buildApp(config: Config, changes: Partial<Timing> = {}): P
     keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,
     forceCloseConnections: 'idle',
     pluginTimeout: PLUGIN_TIMEOUT_MS,
-    return503OnClosing: false, // the shutdown plugin's answer says when to try again
+    return503OnClosing: false, // the shutdown plugin responds with Retry-After
     http: {
       headersTimeout: Math.min(HEADERS_TIMEOUT_MS, config.REQUEST_TIMEOUT_MS),
       connectionsCheckingInterval: Math.min(1_000, config.REQUEST_TIMEOUT_MS / 2),
@@ -54,7 +54,7 @@ export async function buildApp(config: Config, changes: Partial<Timing> = {}): P
   }).withTypeProvider<TypeBoxTypeProvider>()
   app.log = log
   app.server.maxConnections = MAX_CONNECTIONS
-  // A body that no route asks for is not read.
+  // Fastify's own parsers would read bodies on every route; only routes that take a body add a parser.
   app.removeAllContentTypeParsers()
 
   for (const schema of [...HTTP_SCHEMAS, ...INGEST_SCHEMAS, ...SNAPSHOT_SCHEMAS]) app.addSchema(schema)

@@ -1,4 +1,4 @@
-// The version that package.json states.
+// The version of the service, read from package.json.
 
 import { readFileSync } from 'node:fs'
 

@@ -1,8 +1,8 @@
-// What the routes for admins have in common.
+// What all routes for admins have in common.
 
 import type { FastifyInstance } from 'fastify'
 
-/** For the schema of each route: its section of the document, and its credentials. */
+/** For the schema of each route: its section of the OpenAPI document, and its credentials. */
 export const ADMIN_ROUTE = { tags: ['admin'], security: [{ admin: [] }] }
 
 /** Restricts the routes of the plugin to admins. None has a body, but many clients declare an empty one as JSON. */

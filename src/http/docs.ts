@@ -1,4 +1,4 @@
-// The API for people: /openapi.json, and the same browsable at /docs.
+// The OpenAPI document: /openapi.json, and a browsable version at /docs.
 
 import swaggerUi from '@fastify/swagger-ui'
 import type { FastifyPluginAsync } from 'fastify'
@@ -11,10 +11,12 @@ export const docs: FastifyPluginAsync = async (app) => {
     {
       schema: {
         operationId: 'getOpenApi',
-        summary: 'This document',
+        summary: 'The OpenAPI document',
         tags: ['docs'],
         security: [],
-        response: { 200: { type: 'object', additionalProperties: true, description: 'OpenAPI 3.1.' } },
+        response: {
+          200: { type: 'object', additionalProperties: true, description: 'An OpenAPI 3.1 document.' },
+        },
       },
     },
     async () => app.swagger(),

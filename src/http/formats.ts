@@ -2,22 +2,22 @@
 
 import type { Ajv } from 'ajv'
 
-/** A UUID in its one hyphenated form, of any version and either case. */
+/** A UUID of any version, hyphenated, in upper or lower case. */
 export const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i
 
-/** As clocks write it, on a day that every month has: what nearly all are, told without taking it apart. */
+/** The usual form, on a day that every month has: nearly all date-times match, and need no further check. */
 const COMMON_DATE_TIME =
   /^\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d+)?Z$/
 
 const DATE_TIME =
   /^(\d{4})-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])[Tt ](?:[01]\d|2[0-3]):[0-5]\d:(?:[0-5]\d|60)(?:\.\d+)?(?:[Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)$/
 
-/** Teaches `ajv` these formats, in the place of laxer ones of the same name. */
+/** Adds these formats to `ajv`, replacing the less strict ones that Fastify adds under the same names. */
 export function addFormats(ajv: Ajv): Ajv {
   return ajv.addFormat('uuid', UUID).addFormat('date-time', isDateTime)
 }
 
-/** Whether `text` is an RFC 3339 date-time; a leap second is taken at any minute. */
+/** Whether `text` is an RFC 3339 date-time. A leap second is accepted in any minute. */
 export function isDateTime(text: string): boolean {
   if (COMMON_DATE_TIME.test(text)) return true
   const match = DATE_TIME.exec(text)
@@ -26,7 +26,7 @@ export function isDateTime(text: string): boolean {
   return day <= 28 || day <= new Date(Date.UTC(Number(match[1]), Number(match[2]), 0)).getUTCDate()
 }
 
-/** The moment that an RFC 3339 date-time names; a leap second is taken for the one before it. */
+/** Converts an RFC 3339 date-time. A leap second becomes the second before it. */
 export function toDate(text: string): Date {
   return new Date(
     text

@@ -1,4 +1,4 @@
-// The probes and the scrape: /-/healthy, /-/ready, /metrics.
+// The routes for probes and Prometheus: /-/healthy, /-/ready and /metrics.
 
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { Type } from '@sinclair/typebox'
@@ -8,15 +8,15 @@ export const health: FastifyPluginAsyncTypebox = async (app) => {
   const { metrics, database, counting } = app
   const common = { tags: ['probe'], security: [] }
 
-  /** Why this replica should get no traffic; empty if it should. */
-  function reasonsAgainst(): string[] {
+  /** Why this replica is not ready; empty if it is. */
+  function reasonsNotReady(): string[] {
     const reasons: string[] = []
     if (!database.isPrepared) reasons.push('the database schema is not in place yet')
     if (counting.unready) reasons.push(counting.unready)
     return reasons
   }
-  metrics.gauge('boundary_usage_ready', 'Whether /-/ready says that this replica should get traffic.', () =>
-    reasonsAgainst().length === 0 ? 1 : 0,
+  metrics.gauge('boundary_usage_ready', 'Whether this replica is ready, as reported by /-/ready.', () =>
+    reasonsNotReady().length === 0 ? 1 : 0,
   )
 
   app.get(
@@ -25,8 +25,8 @@ export const health: FastifyPluginAsyncTypebox = async (app) => {
       schema: {
         ...common,
         operationId: 'isHealthy',
-        summary: 'Whether the process serves',
-        response: responses(200, ref(HealthSchema), 'It does.', 503),
+        summary: 'Liveness probe',
+        response: responses(200, ref(HealthSchema), 'The process serves requests.', 503),
       },
     },
     async () => ({ status: 'ok' as const, reasons: [] }),
@@ -38,19 +38,20 @@ export const health: FastifyPluginAsyncTypebox = async (app) => {
       schema: {
         ...common,
         operationId: 'isReady',
-        summary: 'Whether this replica should get traffic',
-        description: 'A short outage of the database keeps a replica ready, because it can still count.',
+        summary: 'Readiness probe',
+        description:
+          'A replica stays ready during a short outage of the database, because it can still count in memory.',
         response: {
-          ...responses(200, ref(HealthSchema), 'It should.'),
+          ...responses(200, ref(HealthSchema), 'The replica is ready.'),
           503: {
             anyOf: [ref(HealthSchema), ref(ErrorSchema)],
-            description: 'It should not; the reasons say why, or it is shutting down.',
+            description: 'The replica is not ready, for the given reasons, or is shutting down.',
           },
         },
       },
     },
     async (_request, reply) => {
-      const reasons = reasonsAgainst()
+      const reasons = reasonsNotReady()
       if (reasons.length === 0) return { status: 'ok' as const, reasons }
       return reply.code(503).header('retry-after', 1).send({ status: 'unavailable', reasons })
     },

@@ -1,4 +1,4 @@
-// The metrics: every one that the service exports stands here; the parts that count them get them from here.
+// The metrics: their registry, those of all requests, and the helpers by which the concerns add their own.
 
 import type { FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
@@ -13,7 +13,7 @@ declare module 'fastify' {
     metrics: Metrics
   }
   interface FastifyRequest {
-    /** Reading of performance.now(). */
+    /** When the request arrived, by performance.now(). */
     arrivedAt: number
   }
 }
@@ -22,7 +22,8 @@ export default fp(
   async (app) => {
     const metrics = createMetrics()
     app.decorate('metrics', metrics)
-    // Until the answer is sent, not until it has left: listening for that takes longer than it is worth.
+    // Measures until the response is sent, not until the client has received it, which would need a listener for the
+    // end of every response.
     app.decorateRequest('arrivedAt', 0)
     app.addHook('onRequest', (request, _reply, done) => {
       request.arrivedAt = performance.now()
@@ -35,7 +36,7 @@ export default fp(
       done(null, payload)
     })
 
-    /** Most requests name their route as it is, and asking Fastify for it makes a large object. */
+    /** The URL of most requests is their route; request.routeOptions would build a large object. */
     function routeOf(request: FastifyRequest): string {
       if (request.is404) return 'unknown'
       return metrics.requestDurations.hasRoute(request.url) ? request.url : String(request.routeOptions.url)
@@ -53,21 +54,21 @@ function createMetrics() {
   const registry = new Registry()
   const registers = [registry]
   collectDefaultMetrics({ register: registry })
-  // Gauges with a counter's suffix; without it there are the same by type.
+  // Gauges with the suffix of a counter; the same are exported without it, by type.
   for (const kind of ['handles', 'requests', 'resources'])
     registry.removeSingleMetric(`nodejs_active_${kind}_total`)
 
   const buildInfo = new Gauge({
     registers,
     name: 'boundary_usage_build_info',
-    help: 'Constant 1; the label is the version that runs.',
+    help: 'Constant 1, labelled with the version of the service.',
     labelNames: ['version'],
   })
   buildInfo.set({ version }, 1)
 
   /**
-   * A counter, as one plain number per value of its label, read when it is scraped: prom-client's own increment takes a
-   * microsecond. All values are exported from the start, so that rate() sees the first increase.
+   * Adds a counter and returns one plain number per value of its label, to be incremented: prom-client's own increment
+   * takes a microsecond. All series are exported from the start, so that rate() sees the first increase.
    */
   function counter<const V extends string>(
     name: string,
@@ -96,46 +97,46 @@ function createMetrics() {
 
     flushes: counter(
       'boundary_usage_flushes_total',
-      'Tries to flush, by result; duplicate: an earlier try had been applied and its answer lost.',
+      'Attempts to flush, by result; duplicate: an earlier attempt had been applied, but its response was lost.',
       'result',
       ['applied', 'duplicate', 'failed'],
     ),
     flushDuration: new Histogram({
       registers,
       name: 'boundary_usage_flush_duration_seconds',
-      help: 'Time that a try to flush took.',
+      help: 'Duration of attempts to flush.',
       buckets: [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
     }),
     flushLastSuccess: new Gauge({
       registers,
       name: 'boundary_usage_flush_last_success_timestamp_seconds',
-      help: 'Unix time of the last flush that was applied.',
+      help: 'Unix time of the last flush applied by this replica.',
     }),
     snapshots: new Counter({
       registers,
       name: 'boundary_usage_snapshots_total',
-      help: 'Tries to take a snapshot, by trigger and result; not_due: another replica had recorded the period.',
+      help: 'Attempts to take a snapshot, by trigger and result; not_due: the period had already been recorded.',
       labelNames: ['trigger', 'result'],
     }),
     snapshotDuration: new Histogram({
       registers,
       name: 'boundary_usage_snapshot_duration_seconds',
-      help: 'Time that taking a snapshot took.',
+      help: 'Duration of snapshots taken by this replica.',
       buckets: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
     }),
     snapshotLastSuccess: new Gauge({
       registers,
       name: 'boundary_usage_snapshot_last_success_timestamp_seconds',
-      help: 'Unix time of the last snapshot that this replica took.',
+      help: 'Unix time of the last snapshot taken by this replica.',
     }),
     deliveries: counter(
       'boundary_usage_deliveries_total',
-      'Attempts to deliver a snapshot, by result; dead: given up.',
+      'Attempts to deliver a snapshot, by result; dead: no further attempt will be made.',
       'result',
       ['delivered', 'failed', 'dead'],
     ),
 
-    /** A gauge that is read when it is scraped. */
+    /** Adds a gauge whose value is read when it is scraped. */
     gauge(name: string, help: string, read: () => number): void {
       new Gauge({
         registers,
@@ -147,7 +148,7 @@ function createMetrics() {
       })
     },
 
-    /** As gauge(), with one label; `read` gives its values. */
+    /** Like gauge(), with one label. `read` returns a value for each of its values. */
     gauges(name: string, help: string, label: string, read: () => Record<string, number>): void {
       new Gauge({
         registers,

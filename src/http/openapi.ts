@@ -1,4 +1,4 @@
-// Gathers the routes that come after it into the OpenAPI document, and says what they do not say themselves.
+// Generates the OpenAPI document from the routes registered after this plugin, and adds its general sections.
 
 import swagger, { type SwaggerOptions } from '@fastify/swagger'
 import fp from 'fastify-plugin'
@@ -11,26 +11,26 @@ const options: SwaggerOptions = {
       title: 'boundary-usage',
       version,
       description:
-        'Counts what the boundaries of AI agents allowed and denied: distinct workspaces, distinct users and ' +
-        'requests, over all replicas.',
+        'Counts the distinct workspaces and users that used a boundary, and the requests that boundaries of AI ' +
+        'agents allowed and denied, across all replicas.',
       license: { name: 'MIT', identifier: 'MIT' },
     },
     servers: [{ url: '/' }],
     tags: [
-      { name: 'agent', description: 'For the boundaries in the workspaces.' },
-      { name: 'admin', description: 'For whoever reads the counts.' },
+      { name: 'agent', description: 'For agents, which send boundary logs.' },
+      { name: 'admin', description: 'For admins, who read and snapshot the counts.' },
       { name: 'probe', description: 'For Prometheus and Kubernetes.' },
-      { name: 'docs', description: 'For people and code generators.' },
+      { name: 'docs', description: 'The API itself.' },
     ],
     components: {
       securitySchemes: {
         agent: {
           type: 'http',
           scheme: 'bearer',
-          description: 'A token of AGENT_TOKENS, or a JWT of an agent.',
+          description: "A token of AGENT_TOKENS, or an agent's JWT.",
         },
         admin: { type: 'http', scheme: 'bearer', description: 'A token of ADMIN_TOKENS.' },
-        metrics: { type: 'http', scheme: 'bearer', description: 'METRICS_TOKEN, where one is set.' },
+        metrics: { type: 'http', scheme: 'bearer', description: 'METRICS_TOKEN, if it is set.' },
       },
     },
   },

@@ -1,5 +1,5 @@
-// Holds each credential to so many batches a minute. Not a library: theirs answer by promises, which here would cost
-// more than all the checks of a request together.
+// Fixed-window limit on batches per credential. It is not a library, because their hooks are async: a promise costs more
+// than all checks of a request together.
 
 import type { onRequestHookHandler } from 'fastify'
 import { RateLimited } from './errors.js'
@@ -12,9 +12,9 @@ interface Window {
   batches: number
 }
 
-/** A hook for after the metrics' and the guard, which tell when and by whom; `limit` 0 lets everything pass. */
+/** Must run after the hooks that set `arrivedAt` and `credential`. A `limit` of 0 disables it. */
 export function limitRate(limit: number): onRequestHookHandler {
-  // In the order in which their windows began, so that the first is the oldest.
+  // By credential, in the order in which the windows began: the first entry is the oldest.
   const windows = new Map<string, Window>()
 
   return (request, reply, done) => {
@@ -25,7 +25,7 @@ export function limitRate(limit: number): onRequestHookHandler {
       window = { endsAt: at + WINDOW_MS, batches: 0 }
       windows.delete(request.credential)
       windows.set(request.credential, window)
-      if (windows.size > MAX_CREDENTIALS) forgetOldest()
+      if (windows.size > MAX_CREDENTIALS) removeOldest()
     }
     if (++window.batches <= limit) return done()
     const seconds = Math.ceil((window.endsAt - at) / 1000)
@@ -33,7 +33,7 @@ export function limitRate(limit: number): onRequestHookHandler {
     done(new RateLimited(limit, seconds))
   }
 
-  function forgetOldest(): void {
+  function removeOldest(): void {
     for (const credential of windows.keys()) {
       windows.delete(credential)
       return

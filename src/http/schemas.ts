@@ -1,4 +1,4 @@
-// Schemas that all routes share: common fields, errors, health, and the responses of a route.
+// Schemas shared by all routes: common fields, errors, health, and the responses of a route.
 
 import { type Static, type TSchema, Type } from '@sinclair/typebox'
 import { RETRIABLE } from './errors.js'
@@ -25,57 +25,59 @@ export const nullable = <T extends TSchema>(schema: T) =>
 export const ErrorSchema = Type.Object(
   {
     statusCode: Type.Integer({ examples: [400] }),
-    code: Type.String({ description: 'Names the fault for programs.', examples: ['INVALID_BODY'] }),
+    code: Type.String({ description: 'Identifies the error, for programs.', examples: ['INVALID_BODY'] }),
     error: Type.String({ examples: ['Bad Request'] }),
     message: Type.String({
-      description: 'Says what to change.',
+      description: 'Says what is wrong and what to change.',
       examples: ['body/logs/3/allowed must be boolean'],
     }),
   },
   { $id: 'Error', title: 'Error' },
 )
 
-/** Refers to a shape registered by its `$id`; keeps its type. */
+/** A reference to a schema that is registered under its `$id`. */
 export const ref = <T extends TSchema>(schema: T) => Type.Unsafe<Static<T>>(Type.Ref(`${schema.$id}#`))
 
 export const HealthSchema = Type.Object(
   {
     status: oneOf(['ok', 'unavailable']),
-    reasons: Type.Array(Type.String(), { description: 'Why it is unavailable; empty if it is not.' }),
+    reasons: Type.Array(Type.String(), {
+      description: 'Why the replica is unavailable; empty if it is not.',
+    }),
   },
   { $id: 'Health', title: 'Health' },
 )
 
-const REFUSALS = {
-  400: 'The request breaks its schema; the message names the field and its index.',
-  401: 'No or unknown credentials.',
-  403: 'Known credentials that may not do this, or that speak for another workspace.',
-  404: 'There is no such thing.',
-  408: 'The request did not arrive in time.',
-  409: 'Another snapshot is being taken. Retry-After says when to try again.',
-  413: 'The body is over the limit, as sent or decompressed.',
-  415: 'Unknown content type or encoding.',
-  429: 'Too many batches from this credential. Retry-After says when to send again.',
-  504: 'Only with ACK=durable, code OUTCOME_UNKNOWN: not committed in time, and will be counted all the same.',
-  503: 'Overloaded, shutting down, or the database is away. Retry-After says when to try again.',
+const ERRORS = {
+  400: 'The request does not match its schema. The message names the field and its index.',
+  401: 'Missing or unknown credentials.',
+  403: 'The credentials do not authorize this, or are those of another workspace.',
+  404: 'Not found.',
+  408: 'The request was not received in time.',
+  409: 'Another snapshot is being taken. Retry after the time in Retry-After.',
+  413: 'The body exceeds the limit, before or after decompression.',
+  415: 'Unsupported content type or encoding.',
+  429: 'Too many batches from this credential. Retry after the time in Retry-After.',
+  504: 'Only with ACK=durable, with the code OUTCOME_UNKNOWN: the batch was not committed in time, but will be counted.',
+  503: 'Overloaded or shutting down, or the database is unavailable. Retry after the time in Retry-After.',
 } as const
 
 const RETRY_AFTER = {
-  'Retry-After': { type: 'integer', description: 'Seconds to wait before trying again.' },
+  'Retry-After': { type: 'integer', description: 'Seconds to wait before a retry.' },
 }
 
-/** The responses of a route: its answer and its refusals, described. */
+/** The responses of a route: the successful one, and the errors of the given statuses. */
 export function responses<S extends TSchema, N extends 200 | 202>(
   status: N,
   schema: S,
   description: string,
-  ...refusals: (keyof typeof REFUSALS)[]
+  ...statuses: (keyof typeof ERRORS)[]
 ): Record<N, S> & { [code: number]: TSchema } {
-  const entries = refusals.map((code) => [
+  const entries = statuses.map((code) => [
     code,
     {
       ...ref(ErrorSchema),
-      description: REFUSALS[code],
+      description: ERRORS[code],
       ...(RETRIABLE.has(code) && { headers: RETRY_AFTER }),
     },
   ])

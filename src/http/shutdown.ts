@@ -1,19 +1,19 @@
-// Shutting down: refuses what comes late, cuts off who does not finish, and knows how much time is left.
+// The shutdown: rejects new requests, disconnects clients that do not finish, and tells how much time is left.
 
 import fp from 'fastify-plugin'
 import type { Config } from '../config.js'
 import { ShuttingDown } from './errors.js'
 
-/** Kept from the timeout for closing connections and logging. */
+/** The part of the timeout that is reserved for closing connections and logging. */
 const RESERVE_MS = 250
 const SWEEP_MS = 50
 
 declare module 'fastify' {
   interface FastifyInstance {
     shutdown: {
-      /** Aborted when the shutdown begins; for what runs in the background. */
+      /** Aborted when the shutdown begins. Background tasks end then. */
       readonly signal: AbortSignal
-      /** Milliseconds left for what is still to be done. */
+      /** The time left until the process must exit, in milliseconds. */
       remainingMs(): number
     }
   }
@@ -35,18 +35,18 @@ export default fp<{ config: Config }>(
       throw new ShuttingDown()
     })
 
-    let cutOff: NodeJS.Timeout | undefined
+    let disconnect: NodeJS.Timeout | undefined
     let sweep: NodeJS.Timeout | undefined
     app.addHook('preClose', async () => {
       deadline = performance.now() + config.SHUTDOWN_TIMEOUT_MS - RESERVE_MS
       controller.abort()
-      // A connection whose last request was under way when the shutdown began would otherwise stay open.
+      // Fastify closes idle connections once. Those that become idle later would otherwise stay open.
       sweep = setInterval(() => app.server.closeIdleConnections(), SWEEP_MS)
-      // Half of the time is for requests under way; the flush needs the rest.
-      cutOff = setTimeout(() => app.server.closeAllConnections(), config.SHUTDOWN_TIMEOUT_MS / 2)
+      // Requests in progress get half of the time; the final flush needs the rest.
+      disconnect = setTimeout(() => app.server.closeAllConnections(), config.SHUTDOWN_TIMEOUT_MS / 2)
     })
     app.addHook('onClose', async () => {
-      clearTimeout(cutOff)
+      clearTimeout(disconnect)
       clearInterval(sweep)
     })
   },

@@ -1,4 +1,4 @@
-// What a batch says, in JSON or protobuf: whose it is, and how many logs it counts.
+// Parses a batch, from JSON or protobuf, into the ids and counts that it contains.
 
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Static } from '@sinclair/typebox'
@@ -11,15 +11,15 @@ import { type AcceptedSchema, BatchSchema, MAX_LOGS } from './schemas.js'
 type JsonBatch = Static<typeof BatchSchema>
 type Counts = Static<typeof AcceptedSchema>
 
-/** Without the coercion of Fastify's own validator: "true" is no boolean here. */
+/** Not Fastify's own validator, which would coerce "true" to a boolean. */
 const ajv = addFormats(new Ajv())
 const validate = ajv.compile<JsonBatch>(BatchSchema)
 
 const BYTE_ORDER_MARK = '\uFEFF'
 
 /**
- * Reads a JSON body; throws a refusal that says what is wrong with it. Batches are read by name, never copied or
- * merged: keys that could poison a prototype are fields to ignore.
+ * Parses a JSON body, or throws an error for the client. Its members are only read by name, never copied or merged, so
+ * keys such as `__proto__` are harmless.
  */
 export function parseJson(text: string): JsonBatch {
   let body: unknown
@@ -32,7 +32,7 @@ export function parseJson(text: string): JsonBatch {
   throw new InvalidBody(ajv.errorsText(validate.errors, { dataVar: 'body' }))
 }
 
-/** Reads a protobuf body; throws a refusal that says what is wrong with it. */
+/** Parses a protobuf body, or throws an error for the client. */
 export function parseProtobuf(body: Buffer): WireBatch {
   let batch: WireBatch
   try {
@@ -47,16 +47,16 @@ export function parseProtobuf(body: Buffer): WireBatch {
   return batch
 }
 
-/** What parseJson() or parseProtobuf() has made of a body; undefined if there was none. */
+/** The result of parseJson() or parseProtobuf(); undefined if there is no body. */
 export type BatchBody = JsonBatch | WireBatch | undefined
 
-/** Whose logs a batch contains. In lower case. */
+/** The workspace and the owner of a batch, in lower case. */
 export interface Ids {
   workspaceId: string
   ownerId: string
 }
 
-/** What else a request says about its batch. */
+/** The parts of a request that identify the sender of its batch. */
 interface Sender {
   headers: IncomingHttpHeaders
   /** The ids of its JWT, if it has one. */
@@ -95,7 +95,7 @@ function countJson({ logs }: JsonBatch): Counts {
   return { allowed, denied, skipped: logs.length - allowed - denied }
 }
 
-/** An id that a batch gives, and where it does. */
+/** An id in a batch, and the name of its field or header. */
 interface GivenId {
   value: string | undefined
   name: string
@@ -117,17 +117,17 @@ function identify(identity: Ids | null, given: Record<keyof Ids, GivenId>): Ids 
   }
 }
 
-function resolveId({ value, name }: GivenId, spokenFor: string | undefined, what: string): string {
-  const id = value?.toLowerCase() ?? spokenFor
+function resolveId({ value, name }: GivenId, jwtId: string | undefined, what: string): string {
+  const id = value?.toLowerCase() ?? jwtId
   if (id === undefined) throw new InvalidBody(missing(name))
-  if (spokenFor !== undefined && id !== spokenFor)
-    throw new Forbidden(`${name} is not the ${what} that the JWT speaks for: leave it out or match it`)
+  if (jwtId !== undefined && id !== jwtId)
+    throw new Forbidden(`${name} is not the ${what} of the JWT: omit it or use the same id`)
   return id
 }
 
 function missing(name: string): string {
   const property = /^body\/(.*)/.exec(name)?.[1]
   return property === undefined
-    ? `${name} is needed with protobuf`
+    ? `${name} is required with protobuf`
     : `body must have required property '${property}'`
 }

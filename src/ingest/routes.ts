@@ -1,4 +1,4 @@
-// POST /boundary/logs: an agent's batch, counted as a whole or not at all.
+// POST /boundary/logs: accepts an agent's batch as a whole or not at all.
 
 import { createGunzip } from 'node:zlib'
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
@@ -67,9 +67,8 @@ export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config; timing: T
       operationId: 'sendBoundaryLogs',
       summary: 'Send a batch of boundary logs',
       description:
-        'An answer that is not 2xx counted nothing, so the batch may be sent again; but for 504, ' +
-        'after which it may be counted twice. ' +
-        'The body may be compressed with gzip.',
+        'A response other than 2xx and 504 means that nothing was counted, so the batch can be sent again. ' +
+        'After 504, sending it again may count it twice. The body may be compressed with gzip.',
       tags: ['agent'],
       security: [{ agent: [] }],
       headers: IdentityHeadersSchema,
@@ -79,7 +78,20 @@ export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config; timing: T
           [PROTOBUF_TYPE]: { schema: ref(ProtobufBatchSchema) },
         },
       },
-      response: responses(202, ref(AcceptedSchema), 'Counted.', 400, 401, 403, 408, 413, 415, 429, 503, 504),
+      response: responses(
+        202,
+        ref(AcceptedSchema),
+        'The batch is counted.',
+        400,
+        401,
+        403,
+        408,
+        413,
+        415,
+        429,
+        503,
+        504,
+      ),
     },
     // The parsers have validated the body, and readBatch() validates the headers.
     validatorCompiler: () => () => true,
@@ -108,7 +120,7 @@ function resultOf(status: number): (typeof RESULTS)[keyof typeof RESULTS] | 'fai
   return Object.hasOwn(RESULTS, status) ? RESULTS[status as keyof typeof RESULTS] : 'failed'
 }
 
-/** What has been parsed has been checked. */
+/** A content type parser that also validates the body. */
 function parser<B>(app: FastifyInstance, parse: (body: B) => BatchBody) {
   return (request: FastifyRequest, body: B, done: (error: Error | null, batch?: BatchBody) => void) => {
     app.releaseBody(request)
@@ -123,23 +135,23 @@ function parser<B>(app: FastifyInstance, parse: (body: B) => BatchBody) {
 }
 
 /**
- * Unpacks a gzip body as it arrives. Fastify holds what comes out to the body limit, so a bomb is refused after
- * that many bytes, however much is still packed in it.
+ * Decompresses a gzip body while it is received. Fastify applies the body limit to the decompressed bytes, so a
+ * decompression bomb is rejected as soon as it exceeds the limit.
  */
 const gunzip: preParsingHookHandler = (request, _reply, payload, done) => {
   const encoding = request.headers['content-encoding']?.trim().toLowerCase()
   if (encoding === undefined || encoding === 'identity') return done(null, payload)
   if (encoding !== 'gzip' && encoding !== 'x-gzip') throw new UnsupportedEncoding(JSON.stringify(encoding))
 
-  const unpacked = Object.assign(createGunzip(), { receivedEncodedLength: 0 })
+  const decompressed = Object.assign(createGunzip(), { receivedEncodedLength: 0 })
   payload.on('data', (chunk: Buffer) => {
-    unpacked.receivedEncodedLength += chunk.length
+    decompressed.receivedEncodedLength += chunk.length
   })
-  payload.on('error', (error) => unpacked.destroy(error))
-  unpacked.on('error', (error) => {
+  payload.on('error', (error) => decompressed.destroy(error))
+  decompressed.on('error', (error) => {
     const { code, statusCode, message } = new InvalidGzip(error.message)
     Object.assign(error, { code, statusCode, message })
   })
-  // Not pipeline(): that would close the connection before a refusal could be answered.
-  done(null, payload.pipe(unpacked))
+  // Not pipeline(), which would close the connection before an error response could be sent.
+  done(null, payload.pipe(decompressed))
 }

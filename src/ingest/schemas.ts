@@ -1,4 +1,4 @@
-// Schemas of POST /boundary/logs: each is the contract, the type and the OpenAPI component.
+// Schemas of POST /boundary/logs: each serves as validator, type and OpenAPI component.
 
 import { Type } from '@sinclair/typebox'
 import { count, id } from '../http/schemas.js'
@@ -6,9 +6,9 @@ import type { WireBatch } from './protobuf.js'
 
 const BoundaryLogSchema = Type.Object(
   {
-    allowed: Type.Boolean({ description: 'Whether the boundary let the request pass.' }),
-    time: Type.Optional(Type.String({ format: 'date-time', description: 'When it was decided, RFC 3339.' })),
-    sequence_number: Type.Optional(Type.Integer({ description: "Place in the session's sequence." })),
+    allowed: Type.Boolean({ description: 'Whether the boundary allowed the request.' }),
+    time: Type.Optional(Type.String({ format: 'date-time', description: 'Time of the decision, RFC 3339.' })),
+    sequence_number: Type.Optional(Type.Integer({ description: 'Position in the session.' })),
     http_request: Type.Optional(
       Type.Object(
         {
@@ -16,30 +16,34 @@ const BoundaryLogSchema = Type.Object(
           url: Type.String({ examples: ['https://example.com/'] }),
           matched_rule: Type.Optional(Type.String({ examples: ['domain=example.com'] })),
         },
-        { description: 'The resource. A log that has none this version knows is skipped.' },
+        { description: 'The resource. A log without a resource that this version knows is skipped.' },
       ),
     ),
   },
   { title: 'BoundaryLog', description: 'One allow or deny decision. Unknown fields are ignored.' },
 )
 
-/** The most logs one batch may hold. */
+/** The maximum number of logs in a batch. */
 export const MAX_LOGS = 1_000
 
 export const BatchSchema = Type.Object(
   {
-    workspace_id: Type.Optional(id("The workspace; may be left out where the agent's JWT says it.")),
-    owner_id: Type.Optional(id("The workspace's owner; may be left out where the agent's JWT says it.")),
+    workspace_id: Type.Optional(id("The workspace. Can be omitted if the agent's JWT contains it.")),
+    owner_id: Type.Optional(id("The workspace's owner. Can be omitted if the agent's JWT contains it.")),
     session_id: Type.Optional(id('The boundary session.')),
     confined_process_name: Type.Optional(Type.String({ examples: ['agent'] })),
     logs: Type.Array(BoundaryLogSchema, { maxItems: MAX_LOGS }),
   },
-  { $id: 'Batch', title: 'Batch', description: 'Counts as a whole or not at all.' },
+  { $id: 'Batch', title: 'Batch', description: 'Accepted as a whole or not at all.' },
 )
 
 export const IdentityHeadersSchema = Type.Object({
-  'X-Workspace-Id': Type.Optional(id('The workspace; for a protobuf batch beside a plain token.')),
-  'X-Owner-Id': Type.Optional(id("The workspace's owner; for a protobuf batch beside a plain token.")),
+  'X-Workspace-Id': Type.Optional(
+    id('The workspace. Required for a protobuf batch with a token that is not a JWT.'),
+  ),
+  'X-Owner-Id': Type.Optional(
+    id("The workspace's owner. Required for a protobuf batch with a token that is not a JWT."),
+  ),
 })
 
 export const ProtobufBatchSchema = Type.Unsafe<WireBatch>(
@@ -48,8 +52,8 @@ export const ProtobufBatchSchema = Type.Unsafe<WireBatch>(
     title: 'ProtobufBatch',
     format: 'binary',
     description:
-      'The message BoundaryLogs of openapi/boundary-logs.proto. Whose logs they are is said by the JWT, or beside ' +
-      'a plain token by the headers X-Workspace-Id and X-Owner-Id.',
+      'The message BoundaryLogs of openapi/boundary-logs.proto. The JWT, or the headers X-Workspace-Id and ' +
+      'X-Owner-Id, identify the workspace and its owner.',
   }),
 )
 
@@ -57,7 +61,7 @@ export const AcceptedSchema = Type.Object(
   {
     allowed: count('Logs counted as allowed.'),
     denied: count('Logs counted as denied.'),
-    skipped: count('Logs that carry no resource this version knows; not counted.'),
+    skipped: count('Logs without a resource that this version knows, which are not counted.'),
   },
   { $id: 'Accepted', title: 'Accepted' },
 )

@@ -1,4 +1,4 @@
-// The status page at /: its own files and those of uPlot, each named here, read once. Nothing else of the disk is served.
+// Serves the status page at /: exactly the files listed here, read once at startup.
 
 import { hash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
@@ -28,7 +28,7 @@ const TYPES: Record<string, string> = {
   '.svg': 'image/svg+xml',
 }
 
-/** Only what comes from here runs or loads; nothing may be made from strings, nor the page be framed. */
+/** Allows only resources of this server, no scripts or markup built from strings, and no framing. */
 const HEADERS = {
   'content-security-policy': [
     "default-src 'none'",
@@ -43,7 +43,7 @@ const HEADERS = {
   ].join('; '),
   'x-content-type-options': 'nosniff',
   'referrer-policy': 'no-referrer',
-  'cache-control': 'no-cache', // ask each time; the ETag saves the rest
+  'cache-control': 'no-cache', // the browser revalidates each time, by the ETag
 }
 
 export const page: FastifyPluginAsync = async (app) => {

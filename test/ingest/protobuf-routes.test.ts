@@ -92,8 +92,8 @@ t.test('a JWT says whose the batch is; headers may repeat it and no more', async
   const same = { 'x-workspace-id': workspace, 'x-owner-id': owner }
   t.equal((await post(replica, batch, { authorization, ...same })).status, 202)
   for (const [name, message] of [
-    ['x-workspace-id', /header X-Workspace-Id is not the workspace that the JWT speaks for/],
-    ['x-owner-id', /header X-Owner-Id is not the owner that the JWT speaks for/],
+    ['x-workspace-id', /header X-Workspace-Id is not the workspace of the JWT/],
+    ['x-owner-id', /header X-Owner-Id is not the owner of the JWT/],
   ] as const) {
     const response = await post(replica, batch, { authorization, ...same, [name]: randomUUID() })
     t.equal(response.status, 403)
@@ -110,10 +110,10 @@ t.test('what is refused says what to change and counts nothing', async (t) => {
   const many = encode({ logs: logs(1_001, 0) as [] })
   const { 'x-workspace-id': workspace, 'x-owner-id': owner } = ids()
   const refusals: [Buffer, Record<string, string>, number, RegExp][] = [
-    [batch, { 'x-owner-id': owner }, 400, /header X-Workspace-Id is needed with protobuf/],
-    [batch, { 'x-workspace-id': workspace }, 400, /header X-Owner-Id is needed with protobuf/],
+    [batch, { 'x-owner-id': owner }, 400, /header X-Workspace-Id is required with protobuf/],
+    [batch, { 'x-workspace-id': workspace }, 400, /header X-Owner-Id is required with protobuf/],
     [batch, { 'x-workspace-id': workspace, 'x-owner-id': 'me' }, 400, /header X-Owner-Id must be a UUID/],
-    [spoilt, ids(), 400, /openapi\/boundary-logs.proto .* not UTF-8, before byte \d+ in or after logs\/1/],
+    [spoilt, ids(), 400, /openapi\/boundary-logs.proto\): .* not UTF-8, before byte \d+ in or after logs\/1/],
     [Buffer.from('{"logs":[]}'), ids(), 400, /openapi\/boundary-logs.proto/],
     [many, ids(), 400, /body\/logs must NOT have more than 1000 items/],
     [
@@ -123,7 +123,7 @@ t.test('what is refused says what to change and counts nothing', async (t) => {
       /body\/session_id must match format "uuid"/,
     ],
     [Buffer.alloc(100_001), ids(), 413, /too large/],
-    [batch, { ...ids(), 'content-encoding': 'br' }, 415, /send gzip or none/],
+    [batch, { ...ids(), 'content-encoding': 'br' }, 415, /use gzip or none/],
     [batch, { ...ids(), 'content-type': 'application/protobuf' }, 415, /Unsupported Media Type/],
     [batch, { ...ids(), 'content-type': 'application/json' }, 400, /JSON/],
   ]
