@@ -42,6 +42,10 @@ const tokens = (description: string) =>
     secret: true,
   })
 
+const SINK_SECRET = 'whsec_[A-Za-z0-9+/]{32,}={0,2}'
+/** Between the values of a list, none of which contains a comma or a space. */
+const SEPARATOR = '(?:\\s*,\\s*|\\s+)'
+
 /** Every setting: its type, default, valid values and description. `.env.example` and docs/operating.md list the same. */
 export const SettingsSchema = Type.Object({
   HOST: text('an IP address or host name', 'Address to listen on.', { default: '127.0.0.1' }),
@@ -130,9 +134,9 @@ export const SettingsSchema = Type.Object({
   ),
   SINK_SECRET: Type.Optional(
     text(
-      'whsec_ followed by at least 24 bytes in base64',
-      'Secret that signs deliveries, as defined by Standard Webhooks. Required with SINK_URL.',
-      { pattern: '^whsec_[A-Za-z0-9+/]{32,}={0,2}$', secret: true },
+      'whsec_ followed by at least 24 bytes in base64; or two of these, separated by a comma or a space',
+      'Secret that signs deliveries, as defined by Standard Webhooks. Two during a rotation. Required with SINK_URL.',
+      { pattern: `^${SINK_SECRET}(${SEPARATOR}${SINK_SECRET})?$`, secret: true },
     ),
   ),
   REQUEST_TIMEOUT_MS: integer(
@@ -155,9 +159,10 @@ type Settings = Static<typeof SettingsSchema>
 const validate = new Ajv().addVocabulary(['expected', 'secret']).compile<Settings>(SettingsSchema)
 
 /** The validated settings, with lists split. */
-export interface Config extends Omit<Settings, 'AGENT_TOKENS' | 'ADMIN_TOKENS'> {
+export interface Config extends Omit<Settings, 'AGENT_TOKENS' | 'ADMIN_TOKENS' | 'SINK_SECRET'> {
   AGENT_TOKENS: string[]
   ADMIN_TOKENS: string[]
+  SINK_SECRET: string[]
 }
 
 /** An invalid setting; the message names it, its value unless secret, and the valid values. */
@@ -194,6 +199,7 @@ export function parseConfig(env: NodeJS.ProcessEnv): Config {
     ...settings,
     AGENT_TOKENS: split(settings.AGENT_TOKENS),
     ADMIN_TOKENS: split(settings.ADMIN_TOKENS),
+    SINK_SECRET: split(settings.SINK_SECRET),
   }
   checkDatabaseUrl(config)
   checkJwt(config)
@@ -215,7 +221,7 @@ function invalid(name: string, value: unknown): ConfigError {
 }
 
 function split(list: string | undefined): string[] {
-  return list === undefined ? [] : list.split(',').map((token) => token.trim())
+  return list === undefined ? [] : list.split(new RegExp(SEPARATOR))
 }
 
 /** The driver's own error for an invalid URL would show the whole URL, with its password, in the log. */
@@ -277,10 +283,10 @@ function checkAccess(config: Config): void {
     throw new ConfigError('ADMIN_TOKENS: invalid value: expected tokens that are not also in AGENT_TOKENS')
 }
 
-function checkSink({ SINK_URL: url, SINK_SECRET: secret }: Config): void {
+function checkSink({ SINK_URL: url, SINK_SECRET: secrets }: Config): void {
   if (url !== undefined && !URL.canParse(url)) throw invalid('SINK_URL', url)
-  if (url !== undefined && secret === undefined) throw new ConfigError('SINK_SECRET: required with SINK_URL')
-  if (secret !== undefined && url === undefined) throw new ConfigError('SINK_URL: required with SINK_SECRET')
+  if (url !== undefined && secrets.length === 0) throw new ConfigError('SINK_SECRET: required with SINK_URL')
+  if (secrets.length > 0 && url === undefined) throw new ConfigError('SINK_URL: required with SINK_SECRET')
 }
 
 function isLoopback(host: string): boolean {

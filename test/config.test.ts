@@ -12,6 +12,7 @@ const AGENT = 'agent-token-of-24-chars-'
 const AGENT_2 = 'agent-token-of-24-chars2'
 const ADMIN = 'admin-token-of-24-chars-'
 const SINK = `whsec_${'A'.repeat(32)}`
+const NEXT_SINK = `whsec_${'B'.repeat(32)}`
 const SECRET = 'a secret of 32 characters or more'
 
 const DEFAULTS = {
@@ -27,6 +28,7 @@ const DEFAULTS = {
   ACK: 'memory',
   AGENT_TOKENS: [],
   ADMIN_TOKENS: [],
+  SINK_SECRET: [],
   BODY_LIMIT_BYTES: 4_194_304,
   RATE_LIMIT_PER_MINUTE: 0,
   EXACT_LIMIT: 100_000,
@@ -119,6 +121,7 @@ t.test('values are converted to their types, lists are split, surrounding spaces
     ACK: 'durable',
     AGENT_TOKENS: [AGENT, AGENT_2],
     ADMIN_TOKENS: [ADMIN],
+    SINK_SECRET: [SINK],
     BODY_LIMIT_BYTES: 1024,
     RATE_LIMIT_PER_MINUTE: 1_000_000,
     EXACT_LIMIT: 1,
@@ -370,7 +373,15 @@ function asEnv(text: string): NodeJS.ProcessEnv {
 
 t.test('a sink requires a valid URL and a secret as defined by Standard Webhooks', async (t) => {
   const url = 'https://sink.example/usage?key=1'
-  t.match(parseConfig({ SINK_URL: url, SINK_SECRET: SINK }), { SINK_URL: url, SINK_SECRET: SINK })
+  for (const [given, secrets] of [
+    [SINK, [SINK]],
+    [`${SINK} ${NEXT_SINK}`, [SINK, NEXT_SINK]],
+    [`${SINK},${NEXT_SINK}`, [SINK, NEXT_SINK]],
+    [`${SINK} , ${NEXT_SINK}`, [SINK, NEXT_SINK]],
+  ] as const) {
+    const { SINK_URL, SINK_SECRET } = parseConfig({ SINK_URL: url, SINK_SECRET: given })
+    t.strictSame({ SINK_URL, SINK_SECRET }, { SINK_URL: url, SINK_SECRET: secrets })
+  }
   t.match(rejection(t, { SINK_URL: url }), /^SINK_SECRET: required with SINK_URL$/)
   t.match(rejection(t, { SINK_SECRET: SINK }), /^SINK_URL: required with SINK_SECRET$/)
   for (const bad of [
@@ -380,6 +391,6 @@ t.test('a sink requires a valid URL and a secret as defined by Standard Webhooks
     'https://[sink/',
   ])
     t.match(rejection(t, { SINK_URL: bad, SINK_SECRET: SINK }), /^SINK_URL: invalid value: expected https/)
-  for (const bad of ['secret', 'whsec_short', `${SINK}*`])
+  for (const bad of ['secret', 'whsec_short', `${SINK}*`, `${SINK};${SINK}`, `${SINK} ${SINK} ${SINK}`])
     t.match(rejection(t, { SINK_URL: url, SINK_SECRET: bad }), /^SINK_SECRET: invalid value: expected whsec_/)
 })

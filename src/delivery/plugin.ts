@@ -34,8 +34,8 @@ declare module 'fastify' {
 export default fp<{ config: Config }>(
   async (app, { config }) => {
     const { metrics, database, shutdown, snapshots } = app
-    const { SINK_URL: url, SINK_SECRET: secret } = config
-    const sink: Sink | undefined = url !== undefined && secret !== undefined ? { url, secret } : undefined
+    const { SINK_URL: url, SINK_SECRET: secrets } = config
+    const sink = url === undefined ? undefined : { url, secrets }
     const waker = new Waker()
     let pending = 0
 

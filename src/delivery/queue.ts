@@ -18,11 +18,16 @@ const LONGEST_RETRY_AFTER_MS = 24 * 3_600_000
 /** A delivery that this replica attempts. */
 export interface Claim {
   snapshot: Snapshot
-  /** 1 for the first; also tells this attempt from a later one. */
+  /** 1 for the first attempt, and for the first after a redelivery. */
   attempt: number
+  /** The end of the lease, in microseconds since 1970. It tells this attempt from every other one of the snapshot. */
+  lease: string
 }
 
 export type DeliveryResult = 'delivered' | 'failed' | 'dead'
+
+const t = telemetrySnapshots
+const leaseEnd = sql<string>`(extract(epoch from ${t.delivery_due_at}) * 1000000)::bigint::text`
 
 /**
  * Claims the delivery that has been due longest; undefined if none is. Until the lease ends, others find it not due.
@@ -34,28 +39,31 @@ export async function claimDelivery(db: Executor): Promise<Claim | undefined> {
     where delivery_state = 'pending' and delivery_due_at <= now()
     order by delivery_due_at limit 1 for update skip locked)`
   const [row] = await db
-    .update(telemetrySnapshots)
+    .update(t)
     .set({
-      delivery_attempts: sql`${telemetrySnapshots.delivery_attempts} + 1`,
+      delivery_attempts: sql`${t.delivery_attempts} + 1`,
       delivery_due_at: sql`now() + ${LEASE_S} * interval '1 second'`,
     })
-    .where(eq(telemetrySnapshots.id, due))
-    .returning({ ...snapshotColumns, attempt: telemetrySnapshots.delivery_attempts })
+    .where(eq(t.id, due))
+    .returning({ ...snapshotColumns, attempt: t.delivery_attempts, lease: leaseEnd })
   if (!row) return undefined
-  const { attempt, ...snapshot } = row
-  return { snapshot: withDuration(snapshot), attempt }
+  const { attempt, lease, ...snapshot } = row
+  return { snapshot: withDuration(snapshot), attempt, lease }
 }
 
-/** Records the outcome of the claimed attempt, unless a later attempt or a redelivery has replaced it. */
+/**
+ * Records the outcome of the claimed attempt. Nothing is recorded if the claim has been replaced: a later claim and a
+ * redelivery both move the time at which the delivery is due.
+ */
 export async function recordDelivery(
   db: Executor,
-  { snapshot, attempt }: Claim,
+  { snapshot, attempt, lease }: Claim,
   outcome: AttemptOutcome,
 ): Promise<DeliveryResult> {
-  const isDead = outcome.result === 'gone' || (outcome.result === 'failed' && attempt % MAX_ATTEMPTS === 0)
+  const isDead = outcome.result === 'gone' || (outcome.result === 'failed' && attempt >= MAX_ATTEMPTS)
   const result = isDead ? 'dead' : outcome.result === 'delivered' ? 'delivered' : 'failed'
   await db
-    .update(telemetrySnapshots)
+    .update(t)
     .set(
       outcome.result === 'delivered'
         ? {
@@ -71,13 +79,7 @@ export async function recordDelivery(
               : { delivery_due_at: sql`now() + ${delayOf(attempt, outcome)} * interval '1 millisecond'` }),
           },
     )
-    .where(
-      and(
-        eq(telemetrySnapshots.id, snapshot.id),
-        eq(telemetrySnapshots.delivery_attempts, attempt),
-        eq(telemetrySnapshots.delivery_state, 'pending'),
-      ),
-    )
+    .where(and(eq(t.id, snapshot.id), eq(t.delivery_state, 'pending'), eq(leaseEnd, lease)))
   return result
 }
 
@@ -91,24 +93,24 @@ export async function pendingDeliveries(db: Executor): Promise<{ count: number; 
 }
 
 /**
- * Makes the snapshot due at once, whatever the state of its delivery; nothing happens if there is none with that id.
- * Attempts continue from the next multiple of their limit: their number tells an attempt from a later one, so it may
- * only grow.
+ * Makes the snapshot due at once, whatever the state of its delivery, with as many attempts as a new one. Nothing
+ * happens if there is no snapshot with this id.
  */
 export async function redeliver(db: Executor, id: string): Promise<void> {
   await db
-    .update(telemetrySnapshots)
+    .update(t)
     .set({
       delivery_state: 'pending',
       delivery_due_at: sql`now()`,
       delivered_at: null,
-      delivery_attempts: sql`ceil(${telemetrySnapshots.delivery_attempts} / ${MAX_ATTEMPTS}::numeric) * ${MAX_ATTEMPTS}::int`,
+      delivery_attempts: 0,
+      delivery_error: null,
     })
-    .where(eq(telemetrySnapshots.id, id))
+    .where(eq(t.id, id))
 }
 
-/** Milliseconds until the attempt after a failed one. */
-function delayOf(attempt: number, { retryAfterMs }: { retryAfterMs?: number }): number {
-  if (retryAfterMs !== undefined) return Math.min(retryAfterMs, LONGEST_RETRY_AFTER_MS)
-  return Math.round(backoff(((attempt - 1) % MAX_ATTEMPTS) + 1, FIRST_RETRY_MS, LONGEST_RETRY_MS))
+/** Milliseconds until the next attempt: the backoff, or longer if the sink asked for that. */
+function delayOf(attempt: number, { retryAfterMs = 0 }: { retryAfterMs?: number }): number {
+  const requested = Math.min(retryAfterMs, LONGEST_RETRY_AFTER_MS)
+  return Math.round(Math.max(backoff(attempt, FIRST_RETRY_MS, LONGEST_RETRY_MS), requested))
 }

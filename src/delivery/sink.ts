@@ -8,8 +8,8 @@ const ATTEMPT_TIMEOUT_MS = 15_000
 
 export interface Sink {
   url: string
-  /** In the form of the Standard Webhooks specification: whsec_ and base64. */
-  secret: string
+  /** In the form of the Standard Webhooks specification: whsec_ and base64. Each signs; a receiver accepts any. */
+  secrets: string[]
 }
 
 /** The outcome of an attempt. */
@@ -46,7 +46,9 @@ async function post(sink: Sink, snapshot: Snapshot, signal: AbortSignal): Promis
       'content-type': 'application/json',
       'webhook-id': snapshot.id,
       'webhook-timestamp': String(Math.floor(now.getTime() / 1000)),
-      'webhook-signature': new Webhook(sink.secret).sign(snapshot.id, now, body),
+      'webhook-signature': sink.secrets
+        .map((secret) => new Webhook(secret).sign(snapshot.id, now, body))
+        .join(' '),
     },
     body,
     redirect: 'manual',
@@ -56,15 +58,27 @@ async function post(sink: Sink, snapshot: Snapshot, signal: AbortSignal): Promis
   if (response.ok) return { result: 'delivered' }
   const error = `status ${response.status}`
   if (response.status === 410) return { result: 'gone', error }
-  const retryAfterMs = parseRetryAfter(response.headers.get('retry-after'), now)
+  const retryAfterMs = parseRetryAfter(response.headers.get('retry-after'), new Date())
   return { result: 'failed', error, ...(retryAfterMs !== undefined && { retryAfterMs }) }
 }
 
-/** Milliseconds, from either form that RFC 9110 knows: seconds, or a date. */
+const DAY = '(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)'
+const MONTH = '(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)'
+const TIME = String.raw`\d{2}:\d{2}:\d{2}`
+/** The three forms of a date in HTTP (RFC 9110, 5.6.7), the preferred one first. Date.parse() accepts many more. */
+const HTTP_DATES = [
+  String.raw`${DAY}, \d{2} ${MONTH} \d{4} ${TIME} GMT`,
+  String.raw`(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day, \d{2}-${MONTH}-\d{2} ${TIME} GMT`,
+  String.raw`${DAY} ${MONTH} (?:\d{2}| \d) ${TIME} \d{4}`,
+]
+const HTTP_DATE = new RegExp(`^(?:${HTTP_DATES.join('|')})$`)
+
+/** The delay in a Retry-After header (RFC 9110, 10.2.3), in milliseconds; undefined if it is absent or invalid. */
 export function parseRetryAfter(value: string | null, now: Date): number | undefined {
   if (value === null) return undefined
   if (/^\d+$/.test(value)) return Number(value) * 1000
-  const date = Date.parse(value)
+  if (!HTTP_DATE.test(value)) return undefined
+  const date = Date.parse(value.endsWith('GMT') ? value : `${value} GMT`)
   return Number.isNaN(date) ? undefined : Math.max(0, date - now.getTime())
 }
 
