@@ -59,13 +59,13 @@ export default fp<{ config: Config }>(
     const attempts = outageLog(
       app.log,
       'warn',
-      'delivery failed: it will be attempted again',
+      'delivery failed: it will be retried',
       'deliveries work again',
     )
     const statements = outageLog(
       app.log,
       'error',
-      'cannot read or record deliveries: trying again',
+      'cannot read or record deliveries: it will be retried',
       'deliveries can be read and recorded again',
     )
     snapshots.onTaken(() => waker.wake())

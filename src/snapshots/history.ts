@@ -1,4 +1,4 @@
-// Reads what was recorded: past snapshots, usage over a range of them, and the replicas that are known.
+// Reads what is recorded: snapshots, usage over a range of time, and registered replicas.
 
 import { asc, desc, eq, getTableColumns, lt, sql } from 'drizzle-orm'
 import type { Executor } from '../database/client.js'
@@ -6,7 +6,7 @@ import { boundaryUsageReplicas, type DELIVERY_STATES, telemetrySnapshots } from 
 import { distinctCount, type Merged, mergeColumns, mergedJson } from './merge.js'
 import { type Snapshot, snapshotColumns, withDuration } from './snapshot.js'
 
-/** What became of a snapshot's delivery. */
+/** The state of a snapshot's delivery to the sink. */
 export interface SnapshotDelivery {
   state: (typeof DELIVERY_STATES)[number]
   attempts: number
@@ -19,11 +19,11 @@ export type RecordedSnapshot = Snapshot & { delivery: SnapshotDelivery | null }
 
 export interface SnapshotPage {
   snapshots: RecordedSnapshot[]
-  /** The cursor for the page after this one: the end of its last period, or null. */
+  /** The cursor for the next page: the end of this page's last period. Null on the last page. */
   next: Date | null
 }
 
-/** Snapshots whose period ended before `before`, newest first, `limit` at the most. */
+/** At most `limit` snapshots whose period ended before `before`, newest first. */
 export async function listSnapshots(db: Executor, limit: number, before?: Date): Promise<SnapshotPage> {
   const rows = await db
     .select(recordedColumns)
@@ -38,7 +38,7 @@ export async function listSnapshots(db: Executor, limit: number, before?: Date):
   }
 }
 
-/** The snapshot of that id, if it is recorded. */
+/** The recorded snapshot with this id; undefined if there is none. */
 export async function findSnapshot(db: Executor, id: string): Promise<RecordedSnapshot | undefined> {
   const [row] = await db.select(recordedColumns).from(telemetrySnapshots).where(eq(telemetrySnapshots.id, id))
   return row && recorded(row)
@@ -61,7 +61,7 @@ function recorded({ state, attempts, due_at, delivered_at, error, ...snapshot }:
   return { ...withDuration(snapshot), delivery }
 }
 
-/** What a range of snapshots comes to; distinct counts are merged, not summed. */
+/** Usage over a range of snapshots; distinct counts are merged, not summed. */
 export interface Usage {
   snapshots: number
   unique_workspaces: number
@@ -70,10 +70,13 @@ export interface Usage {
   denied_requests: number
 }
 
-export interface UsageBucket extends Usage {
+/** A part of the calendar: one hour, day, week or month. */
+export interface Interval {
   start: Date
   end: Date
 }
+
+export type IntervalUsage = Interval & Usage
 
 export const UNITS = ['hour', 'day', 'week', 'month'] as const
 export type Unit = (typeof UNITS)[number]
@@ -85,8 +88,8 @@ export interface UsageRange {
 }
 
 interface UsageRow extends Record<string, unknown> {
-  /** Milliseconds since 1970; null in the row of the total. */
-  bucket_ms: number | null
+  /** The interval's start in milliseconds since 1970; null in the row of the total. */
+  start_ms: number | null
   snapshots: number
   allowed_requests: number
   denied_requests: number
@@ -95,41 +98,41 @@ interface UsageRow extends Record<string, unknown> {
 }
 
 /**
- * Usage from `from` to `to`, in all and in buckets of the calendar (UTC, weeks from Monday), those without
- * snapshots included. A snapshot counts in the bucket in which its period ends; one that ends at a bucket's edge
- * ends in the bucket before the edge.
+ * Usage from `from` to `to`: the total, and per interval of the calendar (in UTC, weeks start on Monday), including
+ * intervals without snapshots. A snapshot belongs to the interval in which its period ends. A period that ends on the
+ * boundary of two intervals belongs to the earlier one.
  */
 export async function readUsage(
   db: Executor,
   { from, to, by }: UsageRange,
-): Promise<UsageRange & { total: Usage; buckets: UsageBucket[] }> {
+): Promise<UsageRange & { total: Usage; buckets: IntervalUsage[] }> {
   const rows = await db.execute<UsageRow>(sql`
     with merged as (
-      select bucket, count(*)::int as snapshots,
+      select interval_start, count(*)::int as snapshots,
         coalesce(sum(allowed_requests), 0) as allowed_requests,
         coalesce(sum(denied_requests), 0) as denied_requests,
         ${mergeColumns('workspaces', sql`unique_workspaces`, sql`workspaces_sketch`)},
         ${mergeColumns('users', sql`unique_users`, sql`users_sketch`)}
       from (
-        select *, date_trunc(${by}, (period_end - interval '1 millisecond') at time zone 'UTC') as bucket
+        select *, date_trunc(${by}, (period_end - interval '1 millisecond') at time zone 'UTC') as interval_start
         from telemetry_snapshots
         where period_end > ${from.toISOString()}::timestamptz and period_end <= ${to.toISOString()}::timestamptz
       ) as ended
-      group by grouping sets ((bucket), ())
+      group by grouping sets ((interval_start), ())
     )
-    select (extract(epoch from bucket) * 1000)::float8 as bucket_ms, snapshots,
+    select (extract(epoch from interval_start) * 1000)::float8 as start_ms, snapshots,
       allowed_requests::float8, denied_requests::float8,
       ${mergedJson('workspaces')} as workspaces, ${mergedJson('users')} as users
     from merged`)
-  const byStart = new Map(rows.map((row) => [row.bucket_ms, usageOf(row)]))
+  const byStart = new Map(rows.map((row) => [row.start_ms, usageOf(row)]))
   return {
     from,
     to,
     by,
     total: byStart.get(null) ?? NO_USAGE,
-    buckets: bucketsOf({ from, to, by }).map((bucket) => ({
-      ...bucket,
-      ...(byStart.get(bucket.start.getTime()) ?? NO_USAGE),
+    buckets: intervalsOf({ from, to, by }).map((interval) => ({
+      ...interval,
+      ...(byStart.get(interval.start.getTime()) ?? NO_USAGE),
     })),
   }
 }
@@ -152,21 +155,21 @@ function usageOf({ snapshots, workspaces, users, allowed_requests, denied_reques
   }
 }
 
-/** The buckets that the range touches, whole ones also where it ends within them. */
-export function bucketsOf({ from, to, by }: UsageRange): { start: Date; end: Date }[] {
-  const buckets = []
+/** The whole intervals that overlap the range. */
+export function intervalsOf({ from, to, by }: UsageRange): Interval[] {
+  const intervals = []
   for (let start = startOf(from, by); start < to; ) {
-    const end = startOf(new Date(start.getTime() + LONGEST_MS[by]), by)
-    buckets.push({ start, end })
+    const end = startOf(new Date(start.getTime() + LONGEST_INTERVAL_MS[by]), by)
+    intervals.push({ start, end })
     start = end
   }
-  return buckets
+  return intervals
 }
 
 const HOUR_MS = 3_600_000
 const DAY_MS = 24 * HOUR_MS
-/** No bucket is longer, and none ends later than one day before the end of the next. */
-export const LONGEST_MS: Record<Unit, number> = {
+/** The longest interval of each unit. Added to the start of any interval, it leads into the next one. */
+export const LONGEST_INTERVAL_MS: Record<Unit, number> = {
   hour: HOUR_MS,
   day: DAY_MS,
   week: 7 * DAY_MS,
@@ -178,11 +181,11 @@ const MONDAY_MS = 4 * DAY_MS
 function startOf(time: Date, by: Unit): Date {
   if (by === 'month') return new Date(Date.UTC(time.getUTCFullYear(), time.getUTCMonth()))
   const offset = by === 'week' ? MONDAY_MS : 0
-  const length = LONGEST_MS[by]
+  const length = LONGEST_INTERVAL_MS[by]
   return new Date(Math.floor((time.getTime() - offset) / length) * length + offset)
 }
 
-/** Every known replica, oldest first; `last_flush_at` is null until it has flushed. */
+/** All registered replicas, oldest first. */
 export async function listReplicas(db: Executor) {
   const { last_flush_seq: _, ...columns } = getTableColumns(boundaryUsageReplicas)
   return db

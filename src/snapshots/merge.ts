@@ -1,20 +1,20 @@
-// Distinct counts of merged rows: the SQL that merges their sketches, and what is made of its answer.
+// Distinct counts of several rows: the SQL that merges their sketches, and the count that follows from its result.
 
 import { type SQL, sql } from 'drizzle-orm'
 import { BUCKETS, estimate, RANKS } from '../counting/sketch.js'
 
-/** What a merge of some rows says of one kind of ids. */
+/** The merge of several rows, for one kind of ids. */
 export interface Merged {
-  /** Of the merged sketch; null if no row had one. */
+  /** The merged sketch's bits per rank; null if no row has a sketch. */
   column_sums: number[] | null
-  /** The largest of the rows' own counts, and the sum of them all. */
+  /** The largest of the rows' own counts, and their sum. */
   largest: number
   summed: number
-  /** The sum of those that have no sketch: rows of a version that had none. */
+  /** The sum of the counts of rows without a sketch, which an older version wrote. */
   unsketched: number
 }
 
-/** The aggregates over a group of rows, as columns that begin with `prefix`. */
+/** Aggregates over a group of rows, as columns whose names begin with `prefix`. */
 export function mergeColumns(prefix: string, count: SQL, sketch: SQL): SQL {
   const named = (name: string) => sql.identifier(`${prefix}_${name}`)
   return sql`bit_or(${sketch}) as ${named('sketch')},
@@ -23,7 +23,7 @@ export function mergeColumns(prefix: string, count: SQL, sketch: SQL): SQL {
     coalesce(sum(${count}) filter (where ${sketch} is null), 0) as ${named('unsketched')}`
 }
 
-/** What mergeColumns made, as one JSON object of the shape of Merged. */
+/** The columns of mergeColumns() as one JSON object. */
 export function mergedJson(prefix: string): SQL<Merged> {
   const named = (name: string) => sql.identifier(`${prefix}_${name}`)
   return sql<Merged>`json_build_object(
@@ -36,9 +36,9 @@ export function mergedJson(prefix: string): SQL<Merged> {
 }
 
 /**
- * The distinct count over all merged rows: the estimate of their merged sketch, held between the largest of their
- * own counts and the sum of these. So it is exact where one row has all, and never more than the plain sum. Rows
- * without a sketch count as if nobody in them were in another.
+ * The distinct count over all merged rows: the estimate of the merged sketch, clamped between the largest and the sum
+ * of the rows' own counts. It is exact if one row contains all ids, and never exceeds the plain sum. Rows without a
+ * sketch are assumed to share no id with other rows.
  */
 export function distinctCount({ column_sums, largest, summed, unsketched }: Merged): number {
   const estimated = (column_sums ? estimate(column_sums) : 0) + unsketched

@@ -1,4 +1,4 @@
-// Owns the snapshots: takes them on demand and on schedule, counts how that went, and removes old ones.
+// Takes snapshots on demand and on schedule, measures that, and prunes old rows.
 
 import fp from 'fastify-plugin'
 import type { Config } from '../config.js'
@@ -38,7 +38,7 @@ export default fp<{ config: Config }>(
 
     metrics.gauge(
       'boundary_usage_snapshot_interval_seconds',
-      'Time between two scheduled snapshots, as set; 0: none are scheduled.',
+      'Time between two scheduled snapshots, as configured; 0 if there are none.',
       () => config.SNAPSHOT_INTERVAL_MS / 1000,
     )
 
@@ -69,15 +69,14 @@ export default fp<{ config: Config }>(
       }
     }
 
-    /** By the replica that took the snapshot, so that one does it. */
+    /** Called by the replica that took the snapshot, so that one replica prunes. */
     async function prune(): Promise<void> {
       try {
         const days = config.SNAPSHOT_RETENTION_DAYS
         while (!shutdown.signal.aborted && (await database.run((db) => pruneSnapshots(db, days))));
         while (!shutdown.signal.aborted && (await database.run(pruneReplicas)));
       } catch (err) {
-        if (database.up)
-          app.log.error({ err }, 'what is old could not be removed: it will be tried after the next snapshot')
+        if (database.up) app.log.error({ err }, 'pruning failed: it will be retried after the next snapshot')
       }
     }
 
@@ -96,10 +95,10 @@ export default fp<{ config: Config }>(
     })
 
     if (config.SNAPSHOT_INTERVAL_MS === 0) return
-    const trouble = outageLog(
+    const failures = outageLog(
       app.log,
       'error',
-      'scheduled snapshot failed: it will be tried again',
+      'scheduled snapshot failed: it will be retried',
       'scheduled snapshots work again',
     )
     const schedule = database.prepared.then(() =>
@@ -108,17 +107,17 @@ export default fp<{ config: Config }>(
           intervalMs: config.SNAPSHOT_INTERVAL_MS,
           attempt: async () => {
             const outcome = await take('schedule')
-            trouble.recovered()
+            failures.recovered()
             return outcome
           },
           onError: (err) => {
-            if (database.up) trouble.failed({ err }) // a lost one is told where it is noticed
+            if (database.up) failures.failed({ err }) // the database plugin logs an outage of the database
           },
         },
         shutdown.signal,
       ),
     )
-    schedule.catch(() => {}) // told by database.prepared
+    schedule.catch(() => {}) // the rejection of database.prepared, which is logged elsewhere
   },
   { name: 'snapshots', dependencies: ['metrics', 'shutdown', 'database', 'counting'] },
 )

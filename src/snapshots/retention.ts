@@ -1,13 +1,13 @@
-// Retention: removes what is too old to be asked for, a little at a time.
+// Retention: removes rows that are too old, in small steps.
 
 import { sql } from 'drizzle-orm'
 import type { Executor } from '../database/client.js'
 
 const STEP_ROWS = 100
-/** A replica that has been silent for so long is not running any more. */
+/** A replica that has been silent for this long no longer runs. */
 const REPLICA_DAYS = 30
 
-/** Removes up to STEP_ROWS snapshots older than `days`; true if there may be more. */
+/** Removes at most STEP_ROWS snapshots that ended more than `days` ago; true if there may be more. */
 export async function pruneSnapshots(db: Executor, days: number): Promise<boolean> {
   const rows = await db.execute(sql`
     delete from telemetry_snapshots where id in (
@@ -18,8 +18,8 @@ export async function pruneSnapshots(db: Executor, days: number): Promise<boolea
 }
 
 /**
- * Removes up to STEP_ROWS rows of replicas long dead; true if there may be more. None whose usage row is still
- * there: usage is never dropped for age.
+ * Removes at most STEP_ROWS replicas that are long dead; true if there may be more. A replica with a usage row stays:
+ * usage is never removed because of its age.
  */
 export async function pruneReplicas(db: Executor): Promise<boolean> {
   const rows = await db.execute(sql`

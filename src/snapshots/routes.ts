@@ -1,4 +1,4 @@
-// /telemetry: the period in progress, snapshots, their history, and the replicas.
+// /telemetry: the current period, snapshots, usage over time, and replicas.
 
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { Type } from '@sinclair/typebox'
@@ -7,13 +7,13 @@ import { InvalidQuery, SnapshotInProgress } from '../http/errors.js'
 import { toDate } from '../http/formats.js'
 import { oneOf, ref, responses } from '../http/schemas.js'
 import {
-  LONGEST_MS,
+  type IntervalUsage,
+  LONGEST_INTERVAL_MS,
   listReplicas,
   listSnapshots,
   readUsage,
   UNITS,
   type Unit,
-  type UsageBucket,
   type UsageRange,
 } from './history.js'
 import {
@@ -26,7 +26,7 @@ import {
 } from './schemas.js'
 
 const DEFAULT_DAYS = 30
-const MAX_BUCKETS = 10_000
+const MAX_INTERVALS = 10_000
 
 export const telemetry: FastifyPluginAsyncTypebox = async (app) => {
   restrictToAdmins(app)
@@ -37,10 +37,17 @@ export const telemetry: FastifyPluginAsyncTypebox = async (app) => {
       schema: {
         ...ADMIN_ROUTE,
         operationId: 'previewSnapshot',
-        summary: 'Preview the period in progress',
+        summary: 'Preview the current period',
         description:
-          'This replica flushes itself first; what other replicas have not flushed yet is not in it.',
-        response: responses(200, ref(SnapshotSchema), 'What a snapshot would record now.', 401, 403, 503),
+          'This replica flushes first. Excludes usage that other replicas have not flushed yet. Nothing is reset.',
+        response: responses(
+          200,
+          ref(SnapshotSchema),
+          'The snapshot that would be recorded now.',
+          401,
+          403,
+          503,
+        ),
       },
     },
     () => app.snapshots.preview(),
@@ -52,10 +59,10 @@ export const telemetry: FastifyPluginAsyncTypebox = async (app) => {
       schema: {
         ...ADMIN_ROUTE,
         operationId: 'takeSnapshot',
-        summary: 'Take a snapshot and begin a new period',
+        summary: 'Take a snapshot, which starts a new period',
         description:
-          'This replica flushes itself first; what other replicas have not flushed yet is in the next one.',
-        response: responses(200, ref(SnapshotSchema), 'The snapshot, recorded.', 401, 403, 409, 503),
+          'This replica flushes first. Usage that other replicas have not flushed yet belongs to the next period.',
+        response: responses(200, ref(SnapshotSchema), 'The recorded snapshot.', 401, 403, 409, 503),
       },
     },
     async () => {
@@ -77,16 +84,17 @@ export const telemetry: FastifyPluginAsyncTypebox = async (app) => {
             minimum: 1,
             maximum: 1000,
             default: 50,
-            description: 'How many at the most.',
+            description: 'Maximum number of snapshots.',
           }),
           before: Type.Optional(
             Type.String({
               format: 'date-time',
-              description: 'Only those whose period ended before this time; `next` of the page before.',
+              description:
+                'Lists snapshots whose period ended before this time: `next` of the previous page.',
             }),
           ),
         }),
-        response: responses(200, ref(SnapshotListSchema), 'A page.', 400, 401, 403, 503),
+        response: responses(200, ref(SnapshotListSchema), 'A page of snapshots.', 400, 401, 403, 503),
       },
     },
     ({ query: { limit, before } }) =>
@@ -99,7 +107,7 @@ export const telemetry: FastifyPluginAsyncTypebox = async (app) => {
       schema: {
         ...ADMIN_ROUTE,
         operationId: 'getSnapshot',
-        summary: 'Show one snapshot, and what became of its delivery',
+        summary: 'Get a snapshot and the state of its delivery',
         params: SnapshotIdSchema,
         response: responses(200, ref(RecordedSnapshotSchema), 'The snapshot.', 400, 401, 403, 404, 503),
       },
@@ -113,11 +121,11 @@ export const telemetry: FastifyPluginAsyncTypebox = async (app) => {
       schema: {
         ...ADMIN_ROUTE,
         operationId: 'readUsage',
-        summary: 'Usage over a range of time, in buckets of the calendar',
+        summary: 'Read usage over a range of time, per hour, day, week or month',
         description:
           'Distinct counts are merged from sketches, not summed: by=day gives daily active users, by=month ' +
-          'monthly ones. Buckets are in UTC, weeks start on Monday. A snapshot counts in the bucket in which ' +
-          'its period ends, also if it began in the one before. With `Accept: text/csv` the buckets come as CSV.',
+          'monthly active users. Buckets are in UTC, weeks start on Monday. A snapshot belongs to the bucket in ' +
+          'which its period ends. With `Accept: text/csv`, the response contains the buckets as CSV.',
         querystring: Type.Object({
           from: Type.Optional(
             Type.String({ format: 'date-time', description: `Default: ${DEFAULT_DAYS} days before \`to\`.` }),
@@ -125,7 +133,7 @@ export const telemetry: FastifyPluginAsyncTypebox = async (app) => {
           to: Type.Optional(Type.String({ format: 'date-time', description: 'Default: now.' })),
           by: oneOf(UNITS, { default: 'day' }),
         }),
-        response: responses(200, ref(UsageSchema), 'Usage.', 400, 401, 403, 503),
+        response: responses(200, ref(UsageSchema), 'Usage per bucket and in total.', 400, 401, 403, 503),
       },
     },
     async (request, reply) => {
@@ -133,7 +141,7 @@ export const telemetry: FastifyPluginAsyncTypebox = async (app) => {
       const usage = await app.database.run((db) => readUsage(db, range))
       reply.header('vary', 'accept')
       if (!request.headers.accept?.includes('text/csv')) return usage
-      // Past the serializer of the schema: text is sent as it is.
+      // The schema describes the JSON; a string bypasses its serializer.
       return reply.type('text/csv; charset=utf-8; header=present').send(toCsv(usage.buckets) as never)
     },
   )
@@ -144,7 +152,7 @@ export const telemetry: FastifyPluginAsyncTypebox = async (app) => {
       schema: {
         ...ADMIN_ROUTE,
         operationId: 'listReplicas',
-        summary: 'List the replicas that are known',
+        summary: 'List registered replicas',
         response: responses(200, ref(ReplicaListSchema), 'The replicas, oldest first.', 401, 403, 503),
       },
     },
@@ -157,15 +165,15 @@ function rangeOf(query: { from?: string; to?: string; by: Unit }): UsageRange {
   const from =
     query.from === undefined ? new Date(to.getTime() - DEFAULT_DAYS * 86_400_000) : toDate(query.from)
   if (from >= to) throw new InvalidQuery('querystring/from must be before querystring/to')
-  if ((to.getTime() - from.getTime()) / LONGEST_MS[query.by] > MAX_BUCKETS)
+  if ((to.getTime() - from.getTime()) / LONGEST_INTERVAL_MS[query.by] > MAX_INTERVALS)
     throw new InvalidQuery(
-      `querystring: over ${MAX_BUCKETS} buckets, ask for a shorter range or larger buckets`,
+      `querystring: over ${MAX_INTERVALS} buckets: request a shorter range or larger buckets`,
     )
   return { from, to, by: query.by }
 }
 
-/** RFC 4180; no value needs quotes. */
-function toCsv(buckets: UsageBucket[]): string {
+/** CSV as in RFC 4180; no value needs quotes. */
+function toCsv(intervals: IntervalUsage[]): string {
   const names = [
     'start',
     'end',
@@ -176,6 +184,6 @@ function toCsv(buckets: UsageBucket[]): string {
     'denied_requests',
   ] as const
   const text = (value: Date | number) => (value instanceof Date ? value.toISOString() : String(value))
-  const lines = buckets.map((bucket) => names.map((name) => text(bucket[name])).join(','))
+  const lines = intervals.map((interval) => names.map((name) => text(interval[name])).join(','))
   return [names.join(','), ...lines, ''].join('\r\n')
 }

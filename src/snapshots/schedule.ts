@@ -1,24 +1,24 @@
-// Keeps time for the scheduled snapshots: wakes at each boundary of the interval, by the database's clock.
+// The schedule of snapshots: attempts one at each boundary of the interval, by the database's clock.
 
 import { backoff, pause } from '../async.js'
 import type { SnapshotOutcome } from './snapshot.js'
 
 export interface ScheduleOptions {
   intervalMs: number
-  /** Tries to take the snapshot that is due; `not_due` if it is recorded already. */
+  /** Takes the snapshot that is due; `not_due` if it is already recorded. */
   attempt: () => Promise<SnapshotOutcome>
-  /** Told what `attempt` rejected with; it is tried again. */
+  /** Called with each rejection of `attempt`, which is then retried. */
   onError: (error: unknown) => void
 }
 
-const LOOK_AGAIN_MS = 1_000
+const BUSY_RETRY_MS = 1_000
 const FIRST_RETRY_MS = 500
 const LONGEST_RETRY_MS = 30_000
 
 /**
- * Runs until aborted. All replicas run it and race for each boundary; the lock and the record of the period let
- * one of them win. A replica that finds the lock taken looks again a moment later, so that a period is reported
- * even if the one that held the lock has failed.
+ * Runs until aborted. All replicas race for each boundary; the advisory lock and the recorded period let exactly one
+ * of them win. A replica that finds the lock taken tries again a second later, so that the period is reported even if
+ * the holder of the lock fails.
  */
 export async function runSchedule(options: ScheduleOptions, signal: AbortSignal): Promise<void> {
   const { intervalMs, attempt, onError } = options
@@ -37,7 +37,7 @@ export async function runSchedule(options: ScheduleOptions, signal: AbortSignal)
 }
 
 function nextWait(outcome: SnapshotOutcome, intervalMs: number): number {
-  return outcome.result === 'busy' ? LOOK_AGAIN_MS : untilBoundary(outcome.now, intervalMs)
+  return outcome.result === 'busy' ? BUSY_RETRY_MS : untilBoundary(outcome.now, intervalMs)
 }
 
 /** Milliseconds from `now` to the next multiple of `intervalMs` since 1970. */

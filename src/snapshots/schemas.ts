@@ -9,23 +9,23 @@ export const SnapshotSchema = Type.Object(
   {
     id: nullable(id('Null in a preview.')),
     trigger: oneOf(TRIGGERS),
-    reported_by: id('The replica that took it.'),
-    replicas: count('Replicas that reported in the period.'),
-    period_start: time('Where the period before ended.'),
-    period_end: time('Where the period ended; now, in a preview.'),
+    reported_by: id('The replica that took the snapshot.'),
+    replicas: count('Replicas that reported usage in the period.'),
+    period_start: time('Start of the period: the end of the previous one.'),
+    period_end: time('End of the period; now, in a preview.'),
     period_duration_ms: count('From period_start to period_end, in milliseconds.'),
-    taken_at: time("When it was taken, by the database's clock."),
+    taken_at: time("When the snapshot was taken, by the database's clock."),
     unique_workspaces: count('Distinct workspaces.'),
     unique_users: count('Distinct users.'),
     unique_workspaces_summed: count("Sum of the replicas' own distinct counts."),
     unique_users_summed: count("Sum of the replicas' own distinct counts."),
-    allowed_requests: count('Requests allowed.'),
-    denied_requests: count('Requests denied.'),
+    allowed_requests: count('Allowed requests.'),
+    denied_requests: count('Denied requests.'),
   },
   { $id: 'Snapshot', title: 'Snapshot' },
 )
 
-/** A snapshot as it is recorded: with what became of its delivery. */
+/** A recorded snapshot with the state of its delivery. */
 export const RecordedSnapshotSchema = Type.Object(
   {
     ...SnapshotSchema.properties,
@@ -33,14 +33,14 @@ export const RecordedSnapshotSchema = Type.Object(
       ...Type.Object(
         {
           state: oneOf(DELIVERY_STATES),
-          attempts: count('Attempts so far.'),
-          due_at: nullable(time('When the next attempt may be made; null when there is to be none.')),
-          delivered_at: nullable(time('When the sink took it.')),
+          attempts: count('Attempts since the snapshot was taken or last redelivered.'),
+          due_at: nullable(time('When the next attempt is due; null if there will be none.')),
+          delivered_at: nullable(time('When the sink accepted the snapshot.')),
           error: nullable(
             Type.String({ description: 'Why the last attempt failed.', examples: ['status 500'] }),
           ),
         },
-        { description: 'Null where there was no sink when it was taken.' },
+        { description: 'Null if there was no sink when the snapshot was taken.' },
       ),
       type: ['object', 'null'],
     }),
@@ -53,29 +53,29 @@ export const SnapshotIdSchema = Type.Object({ id: Type.String({ format: 'uuid' }
 export const SnapshotListSchema = Type.Object(
   {
     snapshots: Type.Array(ref(RecordedSnapshotSchema), { description: 'Newest first.' }),
-    next: nullable(time('The cursor for `before` that gives the page after this one; null on the last.')),
+    next: nullable(time('Value of `before` for the next page; null on the last page.')),
   },
   { $id: 'SnapshotList', title: 'SnapshotList' },
 )
 
 const usage = {
-  snapshots: count('Snapshots whose period ended in it.'),
-  unique_workspaces: count('Distinct workspaces, each counted once however many snapshots it is in.'),
-  unique_users: count('Distinct users, each counted once however many snapshots they are in.'),
-  allowed_requests: count('Requests allowed.'),
-  denied_requests: count('Requests denied.'),
+  snapshots: count('Snapshots whose period ended in this time.'),
+  unique_workspaces: count('Distinct workspaces; one that is in several snapshots counts once.'),
+  unique_users: count('Distinct users; one who is in several snapshots counts once.'),
+  allowed_requests: count('Allowed requests.'),
+  denied_requests: count('Denied requests.'),
 }
 
 export const UsageSchema = Type.Object(
   {
-    from: time('Periods that ended after it are in.'),
-    to: time('Periods that ended at it or before are in.'),
+    from: time('Includes periods that ended after this time.'),
+    to: time('Includes periods that ended at or before this time.'),
     by: oneOf(UNITS),
     total: Type.Object(usage),
     buckets: Type.Array(
       Type.Object({
-        start: time('Where the bucket starts.'),
-        end: time('Where the next one starts.'),
+        start: time('Start of the bucket.'),
+        end: time('End of the bucket, and start of the next.'),
         ...usage,
       }),
       { description: 'Oldest first, without gaps.' },
@@ -89,11 +89,11 @@ export const ReplicaListSchema = Type.Object(
     replicas: Type.Array(
       Type.Object(
         {
-          replica_id: id('Fresh for every process start.'),
+          replica_id: id('A new UUID for every process start.'),
           name: Type.String({ description: 'REPLICA_NAME of the process.', examples: ['boundary-usage-0'] }),
           version: Type.String({ examples: ['0.1.0'] }),
-          started_at: time('When it registered.'),
-          last_flush_at: nullable(time('Null until it has flushed.')),
+          started_at: time('When the replica registered.'),
+          last_flush_at: nullable(time('Null before the first flush.')),
         },
         { title: 'Replica' },
       ),
@@ -102,7 +102,7 @@ export const ReplicaListSchema = Type.Object(
   { $id: 'ReplicaList', title: 'ReplicaList' },
 )
 
-/** Registered by their `$id`. */
+/** Schemas that are registered under their `$id`. */
 export const SNAPSHOT_SCHEMAS = [
   SnapshotSchema,
   RecordedSnapshotSchema,

@@ -8,7 +8,7 @@ import { boundaryUsageReplicas, boundaryUsageStats, telemetrySnapshots } from '.
 import { distinctCount, type Merged, mergeColumns, mergedJson } from './merge.js'
 
 const t = telemetrySnapshots
-/** The columns that make a snapshot: neither its sketches, which are large, nor its delivery. */
+/** The columns of a snapshot, without its sketches, which are large, and its delivery. */
 export const snapshotColumns = {
   id: t.id,
   trigger: t.trigger,
@@ -34,31 +34,31 @@ export type Snapshot = SnapshotRow & { period_duration_ms: number }
 /** What a snapshot of the current period would be. */
 export type SnapshotPreview = Omit<Snapshot, 'id'> & { id: null }
 
-/** What came of it; `now` is the database's clock. */
+/** The outcome of taking a snapshot; `now` is the database's clock. */
 export type SnapshotOutcome =
   | { result: 'taken'; now: Date; snapshot: Snapshot }
   /** Another snapshot is being taken. */
   | { result: 'busy' }
-  /** The period that is asked for has been recorded already. */
+  /** The period that ends at the requested boundary is already recorded. */
   | { result: 'not_due'; now: Date }
 
 export interface SnapshotRequest {
   trigger: Trigger
-  /** The replica that takes it. */
+  /** The replica that takes the snapshot. */
   reportedBy: string
-  /** Where a scheduled period ends: the last multiple of this many milliseconds since 1970. */
+  /** A scheduled period ends at the last multiple of this many milliseconds since 1970. */
   intervalMs?: number
-  /** Whether it is to be delivered to a sink. */
+  /** Whether to deliver the snapshot to a sink. */
   deliver?: boolean
 }
 
 /**
- * Takes a snapshot, or says why not.
+ * Takes a snapshot, unless another one prevents it.
  *
- * The advisory lock, held to the commit, lets one snapshot run at a time, so a period's start cannot change
- * once it is read. DELETE locks the usage rows: a flush that meets it waits for the commit and then opens a new
- * period. A flush that came first is waited for, and its result is what is deleted. The rows summed are the
- * rows deleted, in one statement, and the record commits with it or not at all.
+ * The advisory lock is held until the commit, so one snapshot runs at a time and the period's start cannot change once
+ * it is read. DELETE locks the usage rows: a concurrent flush waits for the commit and then opens a new period. DELETE
+ * in turn waits for a flush that has locked its row first, and deletes the row as that flush leaves it. The rows
+ * summed are the rows deleted, in one statement, and the recorded snapshot commits together with the deletion.
  */
 export async function takeSnapshot(db: Db, request: SnapshotRequest): Promise<SnapshotOutcome> {
   return db.transaction(async (tx) => {
@@ -71,7 +71,7 @@ export async function takeSnapshot(db: Db, request: SnapshotRequest): Promise<Sn
     const periodEnd = request.trigger === 'schedule' ? boundaryBefore(now, request.intervalMs ?? 0) : now
     if (periodEnd <= periodStart) {
       if (request.trigger === 'schedule') return { result: 'not_due', now }
-      // The database's clock went back, after a failover perhaps: periods keep their order all the same.
+      // The database's clock has been set back, for example by a failover. Periods stay in order nevertheless.
       periodEnd.setTime(periodStart.getTime() + 1)
     }
 
@@ -95,7 +95,7 @@ export async function takeSnapshot(db: Db, request: SnapshotRequest): Promise<Sn
         from merged
       )
       ${selectMerged}`)
-    // What only the estimate knows follows in the same transaction; the sketches stay where they are.
+    // The estimates are computed here, from a few numbers: the sketches stay in the database.
     const counts = countsOf(merged)
     const [row] = await tx
       .update(telemetrySnapshots)
@@ -107,7 +107,7 @@ export async function takeSnapshot(db: Db, request: SnapshotRequest): Promise<Sn
   })
 }
 
-/** The period in progress, as a snapshot would record it now. Reads only, and all of it at one moment. */
+/** The current period, as a snapshot would record it now. Reads only, from one consistent state. */
 export async function previewSnapshot(db: Db, reportedBy: string): Promise<SnapshotPreview> {
   return db.transaction(
     async (tx) => {
@@ -129,7 +129,7 @@ export async function previewSnapshot(db: Db, reportedBy: string): Promise<Snaps
   )
 }
 
-/** Adds what is derived from the row. */
+/** Adds the field that is derived from others. */
 export function withDuration<R extends { period_start: Date; period_end: Date }>(
   row: R,
 ): R & { period_duration_ms: number } {
@@ -142,8 +142,8 @@ export function boundaryBefore(now: Date, intervalMs: number): Date {
 }
 
 /**
- * The database's clock, and where the period in progress began: at the end of the last snapshot, or when the
- * first replica came. The clock is read after the lock was got, not at the transaction's start.
+ * The database's clock and the start of the current period: the end of the last snapshot, or the moment at which the
+ * first replica registered. clock_timestamp() is the time after the lock was granted, not of the transaction's start.
  */
 async function readPeriod(db: Executor): Promise<{ now: Date; periodStart: Date }> {
   const lastEnd = db
@@ -182,7 +182,7 @@ const mergeOf = (rows: SQL) => sql`
     ${mergeColumns('users', sql`unique_users_count`, sql`users_sketch`)}
   from ${rows}`
 
-/** Of what mergeOf made, all but the sketches: they stay in the database. */
+/** All columns of mergeOf() but the sketches, which stay in the database. */
 const selectMerged = sql`
   select replicas, allowed_requests::float8, denied_requests::float8,
     ${mergedJson('workspaces')} as workspaces, ${mergedJson('users')} as users

@@ -1,7 +1,7 @@
 // Usage over ranges of snapshots: calendar buckets in UTC, distinct counts merged.
 
 import t from 'tap'
-import { bucketsOf, readUsage, type Unit } from '../../src/snapshots/history.js'
+import { intervalsOf, readUsage, type Unit } from '../../src/snapshots/history.js'
 import { testDatabase } from '../helpers/database.js'
 import { recordSnapshot } from '../helpers/history.js'
 import { type Replica, startReplica } from '../helpers/replica.js'
@@ -87,11 +87,11 @@ t.test('snapshots without sketches count with their own numbers', async (t) => {
   t.match(total, { unique_users: 4 })
 })
 
-t.test('buckets tile the range by the calendar', async (t) => {
+t.test('intervals cover the range without gaps or overlaps', async (t) => {
   const starts = (from: string, to: string, by: Unit) => {
-    const buckets = bucketsOf({ from: new Date(from), to: new Date(to), by })
-    for (const [n, { start }] of buckets.entries()) if (n > 0) t.strictSame(start, buckets[n - 1]?.end)
-    return buckets.map(({ start }) => start.toISOString().slice(0, 13))
+    const intervals = intervalsOf({ from: new Date(from), to: new Date(to), by })
+    for (const [n, { start }] of intervals.entries()) if (n > 0) t.strictSame(start, intervals[n - 1]?.end)
+    return intervals.map(({ start }) => start.toISOString().slice(0, 13))
   }
   t.strictSame(starts('2027-12-15T08:30:00Z', '2028-03-01T00:00:00Z', 'month'), [
     '2027-12-01T00',
