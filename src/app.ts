@@ -18,7 +18,8 @@ import { HTTP_SCHEMAS } from './http/schemas.js'
 import shutdown from './http/shutdown.js'
 import { boundaryLogs } from './ingest/routes.js'
 import { INGEST_SCHEMAS } from './ingest/schemas.js'
-import { createLog, logStream, requestLogging } from './log.js'
+import { createLog, requestLogging, stdoutLog } from './log.js'
+import type { Output } from './output.js'
 import { page } from './page/routes.js'
 import snapshots from './snapshots/plugin.js'
 import { telemetry } from './snapshots/routes.js'
@@ -32,10 +33,17 @@ const MAX_HEADER_BYTES = 16_384
 /** Creating the data directory of the embedded PostgreSQL takes tens of seconds on a slow machine. */
 const PLUGIN_TIMEOUT_MS = 120_000
 
+export interface AppOptions {
+  /** Where the log goes; stdout by default. */
+  output?: Output
+  /** Shorter delays and deadlines, for tests. */
+  timing?: Partial<Timing>
+}
+
 /** Builds the service without listening. */
-export async function buildApp(config: Config, changes: Partial<Timing> = {}): Promise<FastifyInstance> {
-  const timing = { ...TIMING, ...changes }
-  const log = createLog(config.LOG_LEVEL, await logStream(process.stdout.isTTY))
+export async function buildApp(config: Config, options: AppOptions = {}): Promise<FastifyInstance> {
+  const timing = { ...TIMING, ...options.timing }
+  const log = createLog(config.LOG_LEVEL, options.output ?? (await stdoutLog(false)))
   const app = Fastify({
     ...requestLogging(log),
     ajv: { onCreate: addFormats },

@@ -7,6 +7,7 @@ import { hostname } from 'node:os'
 import { type Static, type TSchema, Type } from '@sinclair/typebox'
 import { Ajv } from 'ajv'
 import postgres from 'postgres'
+import { StartError } from './start-error.js'
 
 const integer = (fallback: number, minimum: number, maximum: number, description: string) =>
   Type.Integer({
@@ -33,12 +34,18 @@ const bool = (fallback: boolean, description: string) =>
 const text = (
   expected: string,
   description: string,
-  options: { default?: string; pattern?: string; secret?: boolean } = {},
+  options: { default?: string; pattern?: string; maxLength?: number; secret?: boolean } = {},
 ) => Type.String({ minLength: 1, expected, description, ...options })
 
+/** The form of a bearer token that clients can send (b64token, RFC 6750 section 2.1). */
+const TOKEN = {
+  pattern: '(?=[^\\s,]{24})[A-Za-z0-9._~+/-]+=*',
+  expected: 'a token of at least 24 letters, digits and characters of -._~+/, with = only at its end',
+}
+
 const tokens = (description: string) =>
-  text('comma-separated tokens of at least 24 characters each', description, {
-    pattern: '^[^\\s,]{24,}(\\s*,\\s*[^\\s,]{24,})*$',
+  text(`${TOKEN.expected}; several are separated by commas`, description, {
+    pattern: `^${TOKEN.pattern}(\\s*,\\s*${TOKEN.pattern})*$`,
     secret: true,
   })
 
@@ -70,7 +77,7 @@ export const SettingsSchema = Type.Object({
   REPLICA_NAME: text(
     'a name of at most 255 characters',
     'Human-readable label of this replica. Defaults to the host name.',
-    { default: hostname() },
+    { default: hostname(), maxLength: 255 },
   ),
   FLUSH_INTERVAL_MS: integer(60_000, 10, 3_600_000, 'Time between two flushes, in milliseconds.'),
   SNAPSHOT_INTERVAL_MS: Type.Integer({
@@ -79,6 +86,7 @@ export const SettingsSchema = Type.Object({
     maximum: 86_400_000,
     expected: '0 or an integer from 1000 to 86400000',
     description: 'Time between two scheduled snapshots, in milliseconds; 0 disables them.',
+    not: { minimum: 1, maximum: 999 },
   }),
   ACK: oneOf(
     ['memory', 'durable'],
@@ -101,8 +109,8 @@ export const SettingsSchema = Type.Object({
     ),
   ),
   METRICS_TOKEN: Type.Optional(
-    text('a token of at least 24 characters', 'Bearer token for /metrics; without it, /metrics is open.', {
-      pattern: '^\\S{24,}$',
+    text(TOKEN.expected, 'Bearer token for /metrics; without it, /metrics is open.', {
+      pattern: `^${TOKEN.pattern}$`,
       secret: true,
     }),
   ),
@@ -145,7 +153,18 @@ export const SettingsSchema = Type.Object({
     600_000,
     'Maximum time for a client to send a whole request, in milliseconds.',
   ),
-  SHUTDOWN_TIMEOUT_MS: integer(10_000, 100, 600_000, 'Maximum time from SIGTERM to exit, in milliseconds.'),
+  SHUTDOWN_TIMEOUT_MS: integer(
+    10_000,
+    100,
+    600_000,
+    'Maximum time from SIGTERM (or from the end of SHUTDOWN_DELAY_MS) to exit, in milliseconds.',
+  ),
+  SHUTDOWN_DELAY_MS: integer(
+    0,
+    0,
+    600_000,
+    'Time after SIGTERM in which the replica is not ready but still serves, in milliseconds.',
+  ),
   TRUST_PROXY: bool(false, 'Whether to take the client address from X-Forwarded-For.'),
   LOG_LEVEL: oneOf(
     ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'],
@@ -156,7 +175,9 @@ export const SettingsSchema = Type.Object({
 
 type Settings = Static<typeof SettingsSchema>
 
-const validate = new Ajv().addVocabulary(['expected', 'secret']).compile<Settings>(SettingsSchema)
+const validate = new Ajv({ allErrors: true })
+  .addVocabulary(['expected', 'secret'])
+  .compile<Settings>(SettingsSchema)
 
 /** The validated settings, with lists split. */
 export interface Config extends Omit<Settings, 'AGENT_TOKENS' | 'ADMIN_TOKENS' | 'SINK_SECRET'> {
@@ -165,12 +186,14 @@ export interface Config extends Omit<Settings, 'AGENT_TOKENS' | 'ADMIN_TOKENS' |
   SINK_SECRET: string[]
 }
 
-/** An invalid setting; the message names it, its value unless secret, and the valid values. */
-export class ConfigError extends Error {}
+/** Invalid settings; the message has one line for each: its name, its value unless secret, and the valid values. */
+export class ConfigError extends StartError {
+  override name = 'ConfigError'
+}
 
 /**
  * Reads the settings from the environment and from `.env` in the working directory; the environment overrides `.env`.
- * Throws ConfigError with one line for the first invalid setting.
+ * Throws ConfigError, which names every invalid setting.
  */
 export function loadConfig(env: NodeJS.ProcessEnv = process.env): Config {
   if (env === process.env && existsSync('.env')) process.loadEnvFile('.env')
@@ -185,28 +208,38 @@ export function parseConfig(env: NodeJS.ProcessEnv): Config {
     values[name] = raw === undefined || raw === '' ? schema.default : convert(schema, raw)
     if (values[name] === undefined) delete values[name]
   }
-  if (!validate(values)) {
-    const name = validate.errors?.[0]?.instancePath.slice(1) ?? ''
-    throw invalid(name, values[name])
-  }
-  const settings = values
-
-  if (settings.SNAPSHOT_INTERVAL_MS > 0 && settings.SNAPSHOT_INTERVAL_MS < 1000)
-    throw invalid('SNAPSHOT_INTERVAL_MS', settings.SNAPSHOT_INTERVAL_MS)
-  if (settings.REPLICA_NAME.length > 255) throw invalid('REPLICA_NAME', settings.REPLICA_NAME)
-
+  const invalidNames = validate(values) ? [] : namesOf(validate.errors)
+  const problems = invalidNames.map((name) => invalid(name, values[name]))
+  const settings = values as Settings // those that are not in invalidNames
   const config = {
     ...settings,
     AGENT_TOKENS: split(settings.AGENT_TOKENS),
     ADMIN_TOKENS: split(settings.ADMIN_TOKENS),
     SINK_SECRET: split(settings.SINK_SECRET),
   }
-  checkDatabaseUrl(config)
-  checkJwt(config)
-  checkAccess(config)
-  checkSink(config)
+  for (const { of, check } of CHECKS)
+    if (!of.some((name) => invalidNames.includes(name))) {
+      const problem = check(config)
+      if (problem !== undefined) problems.push(problem)
+    }
+  if (problems.length > 0) throw new ConfigError(problems.join('\n'))
   return config
 }
+
+function namesOf(errors: typeof validate.errors): string[] {
+  return [...new Set(errors?.map(({ instancePath }) => instancePath.slice(1)))]
+}
+
+/** What a schema of one setting cannot express. Each check runs only if the settings that it reads are valid. */
+const CHECKS: { of: (keyof Settings)[]; check: (config: Config) => string | undefined }[] = [
+  { of: ['DATABASE_URL'], check: checkDatabaseUrl },
+  { of: ['AGENT_JWT_KEY', 'AGENT_JWT_ALGORITHM'], check: checkJwt },
+  {
+    of: ['HOST', 'AGENT_TOKENS', 'ADMIN_TOKENS', 'AGENT_JWT_KEY', 'AGENT_JWT_ALGORITHM'],
+    check: checkAccess,
+  },
+  { of: ['SINK_URL', 'SINK_SECRET'], check: checkSink },
+]
 
 function convert(schema: TSchema, raw: string): unknown {
   if (schema.type === 'integer') return /^-?\d+$/.test(raw) ? Number(raw) : raw
@@ -214,10 +247,13 @@ function convert(schema: TSchema, raw: string): unknown {
   return raw
 }
 
-function invalid(name: string, value: unknown): ConfigError {
+const MAX_SHOWN = 100
+
+function invalid(name: string, value: unknown): string {
   const schema = (SettingsSchema.properties as Record<string, TSchema>)[name]
-  const shown = schema?.secret ? '' : ` ${JSON.stringify(value)}`
-  return new ConfigError(`${name}: invalid value${shown}: expected ${schema?.expected}`)
+  const text = JSON.stringify(value)
+  const shown = schema?.secret ? '' : text.length > MAX_SHOWN ? ` of ${text.length} characters` : ` ${text}`
+  return `${name}: invalid value${shown}: expected ${schema?.expected}`
 }
 
 function split(list: string | undefined): string[] {
@@ -225,35 +261,39 @@ function split(list: string | undefined): string[] {
 }
 
 /** The driver's own error for an invalid URL would show the whole URL, with its password, in the log. */
-function checkDatabaseUrl({ DATABASE_URL: url }: Config): void {
-  if (url === undefined) return
+function checkDatabaseUrl({ DATABASE_URL: url }: Config): string | undefined {
+  if (url === undefined) return undefined
   try {
     postgres(url) // does not connect
   } catch {
-    throw invalid('DATABASE_URL', url)
+    return invalid('DATABASE_URL', url)
   }
+  return undefined
 }
 
-function checkJwt(config: Config): void {
+const PUBLIC_KEY_KINDS = new Map([
+  ['RS256', ['rsa']],
+  ['ES256', ['ec prime256v1']],
+  ['EdDSA', ['ed25519', 'ed448']],
+])
+
+function checkJwt(config: Config): string | undefined {
   const { AGENT_JWT_KEY: key, AGENT_JWT_ALGORITHM: algorithm } = config
-  if (key === undefined && algorithm === undefined) return
-  if (key === undefined) throw new ConfigError('AGENT_JWT_KEY: required with AGENT_JWT_ALGORITHM')
-  if (algorithm === undefined) throw new ConfigError('AGENT_JWT_ALGORITHM: required with AGENT_JWT_KEY')
+  if (key === undefined && algorithm === undefined) return undefined
+  if (key === undefined) return 'AGENT_JWT_KEY: required with AGENT_JWT_ALGORITHM'
+  if (algorithm === undefined) return 'AGENT_JWT_ALGORITHM: required with AGENT_JWT_KEY'
   if (algorithm === 'HS256') {
     if (key.length < 32 || key.includes('-----BEGIN'))
-      throw new ConfigError(
-        'AGENT_JWT_KEY: invalid value: expected a secret of at least 32 characters for HS256',
-      )
-    return
+      return 'AGENT_JWT_KEY: invalid value: expected a secret of at least 32 characters for HS256'
+    return undefined
   }
   // In an env file, the line breaks of a PEM key are written as \n.
   config.AGENT_JWT_KEY = key.replaceAll('\\n', '\n')
-  const kinds = { RS256: ['rsa'], ES256: ['ec prime256v1'], EdDSA: ['ed25519', 'ed448'] }[algorithm]
+  const kinds = PUBLIC_KEY_KINDS.get(algorithm)
   const kind = kindOfKey(config.AGENT_JWT_KEY)
-  if (!kinds.includes(kind))
-    throw new ConfigError(
-      `AGENT_JWT_KEY: invalid value (${kind}): expected a PEM public key for ${algorithm}`,
-    )
+  if (!kinds?.includes(kind))
+    return `AGENT_JWT_KEY: invalid value (${kind}): expected a PEM public key for ${algorithm}`
+  return undefined
 }
 
 /** The type and curve of a PEM public key, or the reason why it is not one. */
@@ -268,25 +308,35 @@ function kindOfKey(pem: string): string {
 }
 
 /** Without credentials, only loopback addresses are allowed; credentials are required for both roles or for neither. */
-function checkAccess(config: Config): void {
+function checkAccess(config: Config): string | undefined {
   const agents = config.AGENT_TOKENS.length > 0 || config.AGENT_JWT_KEY !== undefined
   const admins = config.ADMIN_TOKENS.length > 0
-  if (agents && !admins) throw new ConfigError('ADMIN_TOKENS: required with AGENT_TOKENS or AGENT_JWT_KEY')
-  if (admins && !agents)
-    throw new ConfigError('AGENT_TOKENS: required with ADMIN_TOKENS, unless AGENT_JWT_KEY is set')
+  if (agents && !admins) return 'ADMIN_TOKENS: required with AGENT_TOKENS or AGENT_JWT_KEY'
+  if (admins && !agents) return 'AGENT_TOKENS: required with ADMIN_TOKENS, unless AGENT_JWT_KEY is set'
   if (!agents && !isLoopback(config.HOST))
-    throw new ConfigError(
-      `HOST: invalid value ${JSON.stringify(config.HOST)}: expected a loopback address unless AGENT_TOKENS and ADMIN_TOKENS are set`,
-    )
+    return `HOST: invalid value ${JSON.stringify(config.HOST)}: expected a loopback address unless AGENT_TOKENS and ADMIN_TOKENS are set`
   const shared = config.AGENT_TOKENS.find((token) => config.ADMIN_TOKENS.includes(token))
   if (shared !== undefined)
-    throw new ConfigError('ADMIN_TOKENS: invalid value: expected tokens that are not also in AGENT_TOKENS')
+    return 'ADMIN_TOKENS: invalid value: expected tokens that are not also in AGENT_TOKENS'
+  return undefined
 }
 
-function checkSink({ SINK_URL: url, SINK_SECRET: secrets }: Config): void {
-  if (url !== undefined && !URL.canParse(url)) throw invalid('SINK_URL', url)
-  if (url !== undefined && secrets.length === 0) throw new ConfigError('SINK_SECRET: required with SINK_URL')
-  if (secrets.length > 0 && url === undefined) throw new ConfigError('SINK_URL: required with SINK_SECRET')
+/** The ports that fetch() refuses (https://fetch.spec.whatwg.org/#port-blocking). */
+export const BLOCKED_PORTS = new Set(
+  (
+    '0 1 7 9 11 13 15 17 19 20 21 22 23 25 37 42 43 53 69 77 79 87 95 101 102 103 104 109 110 111 113 115 117 119 123 ' +
+    '135 137 139 143 161 179 389 427 465 512 513 514 515 526 530 531 532 540 548 554 556 563 587 601 636 989 990 993 ' +
+    '995 1719 1720 1723 2049 3659 4045 4190 5060 5061 6000 6566 6665 6666 6667 6668 6669 6679 6697 10080'
+  ).split(' '),
+)
+
+function checkSink({ SINK_URL: url, SINK_SECRET: secrets }: Config): string | undefined {
+  if (url !== undefined && !URL.canParse(url)) return invalid('SINK_URL', url)
+  if (url !== undefined && BLOCKED_PORTS.has(new URL(url).port))
+    return `SINK_URL: invalid value: expected another port than ${new URL(url).port}, to which fetch does not connect`
+  if (url !== undefined && secrets.length === 0) return 'SINK_SECRET: required with SINK_URL'
+  if (secrets.length > 0 && url === undefined) return 'SINK_URL: required with SINK_SECRET'
+  return undefined
 }
 
 function isLoopback(host: string): boolean {
@@ -302,4 +352,46 @@ export function urlOf(host: string, port: number): string {
 /** Whether no credentials are set, so that everything is open (on loopback addresses only). */
 export function isOpen(config: Config): boolean {
   return config.ADMIN_TOKENS.length === 0
+}
+
+/** Variables that other parts of the product read: the snapshot command, and the README's examples. */
+const OTHER_VARIABLES = new Set(['ADMIN_TOKEN', 'AGENT_TOKEN'])
+
+/**
+ * Names in `env` that resemble a setting but are none, each with that setting: another unit or no unit
+ * (FLUSH_INTERVAL), other letter case, the product's name before it, or up to two wrong letters.
+ */
+export function resemblingNames(env: NodeJS.ProcessEnv): { name: string; setting: string }[] {
+  const settings = Object.keys(SettingsSchema.properties)
+  return Object.keys(env)
+    .filter((name) => !settings.includes(name) && !OTHER_VARIABLES.has(name))
+    .flatMap((name) => {
+      const setting = settings.find((setting) => resembles(name, setting))
+      return setting === undefined ? [] : [{ name, setting }]
+    })
+}
+
+function resembles(name: string, setting: string): boolean {
+  const upper = name.toUpperCase()
+  if (upper === setting || upper === `BOUNDARY_USAGE_${setting}`)
+    return setting !== 'LOG_LEVEL' || upper === setting
+  if (!setting.includes('_')) return false
+  const [words, settingWords] = [upper.split('_'), setting.split('_')]
+  const shared = settingWords.length > 2 ? settingWords.slice(0, -1) : settingWords
+  if (shared.every((word, i) => words[i] === word) && words.length <= settingWords.length) return true
+  return setting.length >= 8 && editDistance(upper, setting) <= 2
+}
+
+/** The number of letters to insert, delete or replace (Levenshtein). */
+function editDistance(a: string, b: string): number {
+  let previous = Array.from({ length: b.length + 1 }, (_, j) => j)
+  for (let i = 1; i <= a.length; i++) {
+    const row = [i]
+    for (let j = 1; j <= b.length; j++) {
+      const replaced = (previous[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1)
+      row.push(Math.min(replaced, (previous[j] ?? 0) + 1, (row[j - 1] ?? 0) + 1))
+    }
+    previous = row
+  }
+  return previous[b.length] ?? 0
 }

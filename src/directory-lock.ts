@@ -10,9 +10,10 @@ import { closeSync, openSync } from 'node:fs'
 import { link, lstat, readdir, realpath, unlink } from 'node:fs/promises'
 import { connect, createServer, type Server } from 'node:net'
 import { basename, dirname, join } from 'node:path'
+import { StartError } from './start-error.js'
 
 /** Another live process holds the lock. */
-export class InUseError extends Error {
+export class InUseError extends StartError {
   override name = 'InUseError'
 }
 

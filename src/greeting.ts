@@ -1,12 +1,9 @@
-// The greeting on a terminal: the first commands to try.
+// What a person who starts the service at a terminal sees first.
 
-import type { AddressInfo } from 'node:net'
 import { type Config, isOpen, urlOf } from './config.js'
 
-/** Prints the greeting if stdout is a terminal; otherwise, programs read stdout as a log. */
-export function greet(address: AddressInfo | string | null, config: Config): void {
-  if (!process.stdout.isTTY) return
-  const port = typeof address === 'object' && address ? address.port : config.PORT
+/** Commands to try, for a service that is ready on `port`. */
+export function greet(config: Config, port: number): string {
   const url = urlOf(config.HOST, port)
   const token = (name: string) => (isOpen(config) ? '' : ` -H "Authorization: Bearer $${name}"`)
   const batch = JSON.stringify({
@@ -17,13 +14,11 @@ export function greet(address: AddressInfo | string | null, config: Config): voi
       { allowed: false, http_request: { method: 'GET', url: 'https://example.org/' } },
     ],
   })
-  process.stdout.write(
-    [
-      `\nboundary-usage is ready at ${url}. Try:\n`,
-      `  curl${token('AGENT_TOKEN')} -H 'Content-Type: application/json' -d '${batch}' ${url}/boundary/logs`,
-      `  curl${token('ADMIN_TOKEN')} ${url}/telemetry/snapshot`,
-      `  curl${token('ADMIN_TOKEN')} -X POST ${url}/telemetry/snapshot`,
-      `\nThe status page is at ${url}, the API at ${url}/docs, and the metrics are at ${url}/metrics.\n\n`,
-    ].join('\n'),
-  )
+  return [
+    `\nboundary-usage is ready at ${url}. Try:\n`,
+    `  curl${token('AGENT_TOKEN')} -H 'Content-Type: application/json' -d '${batch}' ${url}/boundary/logs`,
+    `  curl${token('ADMIN_TOKEN')} ${url}/telemetry/snapshot`,
+    `  curl${token('ADMIN_TOKEN')} -X POST ${url}/telemetry/snapshot`,
+    `\nThe status page is at ${url}, the API reference at ${url}/docs, the metrics at ${url}/metrics.\n\n`,
+  ].join('\n')
 }

@@ -1,7 +1,8 @@
 // The log: JSON lines on stdout, or human-readable lines on a terminal; and one line each for start and end of an outage.
 
 import { type FastifyBaseLogger, LogController } from 'fastify'
-import { type DestinationStream, destination, pino } from 'pino'
+import { type DestinationStream, pino } from 'pino'
+import { createOutput, type Output, openStdout } from './output.js'
 
 /** Fastify logs some errors together with the whole request and response, whose headers contain tokens. */
 const HIDDEN = { req: () => undefined, res: () => undefined }
@@ -26,14 +27,26 @@ export function requestLogging(log: FastifyBaseLogger) {
 }
 
 /**
- * The destination of the log. A terminal gets JSON, too, if the optional pino-pretty is not installed. Both write
- * synchronously, because buffered lines may be lost or out of order when the process exits.
+ * Opens stdout for the log. Nothing waits for its reader: see output.ts. On a terminal, lines are formatted for people
+ * if pino-pretty, which is optional, is installed.
  */
-export async function logStream(isTerminal: boolean): Promise<DestinationStream> {
+export async function stdoutLog(isTerminal: boolean, fd = openStdout()): Promise<Output> {
   const pretty = isTerminal ? await import('pino-pretty').catch(() => undefined) : undefined
-  return pretty
-    ? pretty.default({ sync: true, ignore: 'pid,hostname', translateTime: 'SYS:HH:MM:ss.l' })
-    : destination({ sync: true })
+  const format = pretty?.prettyFactory({
+    colorize: true,
+    ignore: 'pid,hostname',
+    translateTime: 'SYS:HH:MM:ss.l',
+  })
+  const toText = (line: string) => format?.(line) ?? line
+  const output = createOutput({
+    fd,
+    reportDropped(lines) {
+      let report = ''
+      pino({}, { write: (line) => (report = line) }).warn({ lines }, 'log lines dropped: stdout was not read')
+      return toText(report)
+    },
+  })
+  return { ...output, write: (line) => output.write(toText(line)) }
 }
 
 /** Logs one line when an operation begins to fail and one when it works again, whatever the number of attempts. */

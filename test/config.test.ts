@@ -6,7 +6,14 @@ import { hostname } from 'node:os'
 import { parseEnv } from 'node:util'
 import type { TSchema } from '@sinclair/typebox'
 import t, { type Test } from 'tap'
-import { ConfigError, isOpen, parseConfig, SettingsSchema } from '../src/config.js'
+import {
+  BLOCKED_PORTS,
+  ConfigError,
+  isOpen,
+  parseConfig,
+  resemblingNames,
+  SettingsSchema,
+} from '../src/config.js'
 
 const AGENT = 'agent-token-of-24-chars-'
 const AGENT_2 = 'agent-token-of-24-chars2'
@@ -35,9 +42,12 @@ const DEFAULTS = {
   SNAPSHOT_RETENTION_DAYS: 400,
   REQUEST_TIMEOUT_MS: 30_000,
   SHUTDOWN_TIMEOUT_MS: 10_000,
+  SHUTDOWN_DELAY_MS: 0,
   TRUST_PROXY: false,
   LOG_LEVEL: 'info',
 }
+
+const TOKEN = 'a token of at least 24 letters, digits and characters of -._~+/, with = only at its end'
 
 /** The message with which `env` is rejected; fails the test if it is accepted or the message is not one line. */
 function rejection(t: Test, env: Record<string, string>): string {
@@ -106,6 +116,7 @@ t.test('values are converted to their types, lists are split, surrounding spaces
     SINK_SECRET: SINK,
     REQUEST_TIMEOUT_MS: '100',
     SHUTDOWN_TIMEOUT_MS: '600000',
+    SHUTDOWN_DELAY_MS: '600000',
     TRUST_PROXY: 'true',
     LOG_LEVEL: 'silent',
   }
@@ -128,6 +139,7 @@ t.test('values are converted to their types, lists are split, surrounding spaces
     SNAPSHOT_RETENTION_DAYS: 36_500,
     REQUEST_TIMEOUT_MS: 100,
     SHUTDOWN_TIMEOUT_MS: 600_000,
+    SHUTDOWN_DELAY_MS: 600_000,
     TRUST_PROXY: true,
   })
 })
@@ -186,7 +198,7 @@ t.test('REPLICA_NAME has at most 255 characters', async (t) => {
   const long = 'x'.repeat(256)
   t.equal(
     rejection(t, { REPLICA_NAME: long }),
-    `REPLICA_NAME: invalid value "${long}": expected a name of at most 255 characters`,
+    `REPLICA_NAME: invalid value of 258 characters: expected a name of at most 255 characters`,
   )
 })
 
@@ -207,8 +219,8 @@ t.test('DATABASE_URL accepts a PostgreSQL URL, also with several hosts', async (
 t.test('an invalid secret is rejected without any part of it in the message', async (t) => {
   const expected = {
     DATABASE_URL: 'postgres://user:password@host:port/database; several hosts are separated by commas',
-    tokens: 'comma-separated tokens of at least 24 characters each',
-    METRICS_TOKEN: 'a token of at least 24 characters',
+    tokens: `${TOKEN}; several are separated by commas`,
+    METRICS_TOKEN: TOKEN,
   }
   const cases: [name: string, value: string, expected: string][] = [
     ['DATABASE_URL', 'mysql://root:hunter2@db.internal/usage', expected.DATABASE_URL],
@@ -288,7 +300,7 @@ t.test("the JWT's key and algorithm must be set together", async (t) => {
     'AGENT_JWT_ALGORITHM: required with AGENT_JWT_KEY',
   )
   t.equal(
-    rejection(t, { AGENT_JWT_ALGORITHM: 'HS256', ADMIN_TOKENS: ADMIN }),
+    rejection(t, { AGENT_JWT_ALGORITHM: 'HS256', AGENT_TOKENS: AGENT, ADMIN_TOKENS: ADMIN }),
     'AGENT_JWT_KEY: required with AGENT_JWT_ALGORITHM',
   )
 })
@@ -393,4 +405,89 @@ t.test('a sink requires a valid URL and a secret as defined by Standard Webhooks
     t.match(rejection(t, { SINK_URL: bad, SINK_SECRET: SINK }), /^SINK_URL: invalid value: expected https/)
   for (const bad of ['secret', 'whsec_short', `${SINK}*`, `${SINK};${SINK}`, `${SINK} ${SINK} ${SINK}`])
     t.match(rejection(t, { SINK_URL: url, SINK_SECRET: bad }), /^SINK_SECRET: invalid value: expected whsec_/)
+})
+
+t.test('all invalid settings are reported at once, each with what it accepts', async (t) => {
+  t.throws(
+    () =>
+      parseConfig({
+        PORT: 'http',
+        FLUSH_INTERVAL_MS: '5s',
+        AGENT_TOKENS: 'agent-token-agent-token-1',
+        ADMIN_TOKENS: 'short',
+        SINK_URL: 'https://sink.test:6000/',
+      }),
+    {
+      message: [
+        'PORT: invalid value "http": expected an integer from 0 to 65535',
+        'FLUSH_INTERVAL_MS: invalid value "5s": expected an integer from 10 to 3600000',
+        `ADMIN_TOKENS: invalid value: expected ${TOKEN}; several are separated by commas`,
+        'SINK_URL: invalid value: expected another port than 6000, to which fetch does not connect',
+      ].join('\n'),
+    },
+  )
+})
+
+t.test('a token that no client can send is rejected', async (t) => {
+  const admin = 'admin-token-admin-token-1'
+  for (const token of [
+    '"quoted-token-quoted-token"',
+    'tökentökentökentökentöken',
+    'a=b'.repeat(10),
+    `${admin}@`,
+  ])
+    t.throws(() => parseConfig({ AGENT_TOKENS: token, ADMIN_TOKENS: admin }), ConfigError, token)
+  for (const token of ['abcdefghijklmnopqrstuvw==', '-._~+/0123456789ABCDEFGHIJ'])
+    t.doesNotThrow(() => parseConfig({ AGENT_TOKENS: token, ADMIN_TOKENS: admin }), token)
+})
+
+t.test('SINK_URL refuses the ports that fetch refuses', async (t) => {
+  const isBlocked = (port: number) =>
+    fetch(`http://127.0.0.1:${port}/`, { signal: AbortSignal.timeout(5_000) }).then(
+      () => false,
+      (error) => error.cause?.message === 'bad port',
+    )
+  for (const port of BLOCKED_PORTS) t.equal(await isBlocked(Number(port)), true, port)
+  for (const port of ['2', '80', '443', '6668', '8080'])
+    t.equal(await isBlocked(Number(port)), BLOCKED_PORTS.has(port))
+})
+
+t.test('a variable that resembles a setting is noticed, any other is not', async (t) => {
+  const names = {
+    FLUSH_INTERVAL: 'FLUSH_INTERVAL_MS',
+    FLUSH_INTERVAL_SECONDS: 'FLUSH_INTERVAL_MS',
+    FLUSH_INTREVAL_MS: 'FLUSH_INTERVAL_MS',
+    flush_interval_ms: 'FLUSH_INTERVAL_MS',
+    BOUNDARY_USAGE_FLUSH_INTERVAL_MS: 'FLUSH_INTERVAL_MS',
+    DATABASE_POOL: 'DATABASE_POOL_MAX',
+    DATABASEURL: 'DATABASE_URL',
+    AGENT_TOKEN_S: 'AGENT_TOKENS',
+  }
+  for (const [name, setting] of Object.entries(names))
+    t.strictSame(resemblingNames({ [name]: '1' }), [{ name, setting }])
+  const others = [
+    ...[
+      'PATH',
+      'HOME',
+      'HOSTNAME',
+      'LOGNAME',
+      'PWD',
+      'NODE_ENV',
+      'NODE_OPTIONS',
+      'TZ',
+      'LANG',
+      'LC_ALL',
+      'TERM',
+    ],
+    ...['PGHOST', 'PGDATABASE', 'KUBERNETES_PORT', 'KUBERNETES_SERVICE_HOST', 'HTTP_PROXY', 'SSH_AUTH_SOCK'],
+    ...[
+      'BOUNDARY_USAGE_PORT_3000_TCP',
+      'BOUNDARY_USAGE_URL',
+      'BOUNDARY_USAGE_LOG_LEVEL',
+      'ADMIN_TOKEN',
+      'AGENT_TOKEN',
+    ],
+    ...['DATABASE_HOST', 'POSTGRES_PASSWORD', 'npm_config_cache', 'INIT_CWD'],
+  ]
+  for (const name of others) t.strictSame(resemblingNames({ [name]: '1' }), [], name)
 })

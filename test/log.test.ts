@@ -1,9 +1,12 @@
 // The log of a real process: one line when something changes, and none for what stays as it is.
 
+import { closeSync, openSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { stripVTControlCharacters } from 'node:util'
 import Fastify from 'fastify'
 import t from 'tap'
-import { createLog, logStream, requestLogging } from '../src/log.js'
+import { createLog, requestLogging, stdoutLog } from '../src/log.js'
 import { startProxy } from './faults/proxy.js'
 import { testDatabase } from './helpers/database.js'
 import { type ServiceProcess, startProcess } from './helpers/process.js'
@@ -165,7 +168,14 @@ t.test('a fault after the answer was sent is logged, without the request and its
 })
 
 t.test('a terminal gets lines for people, everything else JSON', async (t) => {
-  const writer = async (isTerminal: boolean) => (await logStream(isTerminal)).constructor.name
-  t.equal(await writer(false), 'SonicBoom', 'lines as they are')
-  t.not(await writer(true), 'SonicBoom')
+  const written = async (isTerminal: boolean) => {
+    const file = join(t.testdir(), 'log')
+    const fd = openSync(file, 'w')
+    const output = await stdoutLog(isTerminal, fd)
+    output.write('{"level":30,"time":0,"msg":"ready"}\n')
+    closeSync(fd)
+    return readFileSync(file, 'utf8')
+  }
+  t.equal(await written(false), '{"level":30,"time":0,"msg":"ready"}\n')
+  t.match(stripVTControlCharacters(await written(true)), /^\[\d\d:\d\d:\d\d\.\d{3}\] INFO: ready\n$/)
 })

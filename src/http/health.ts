@@ -5,13 +5,14 @@ import { Type } from '@sinclair/typebox'
 import { ErrorSchema, HealthSchema, ref, responses } from './schemas.js'
 
 export const health: FastifyPluginAsyncTypebox = async (app) => {
-  const { metrics, database, counting } = app
+  const { metrics, database, counting, shutdown } = app
   const common = { tags: ['probe'], security: [] }
 
   /** Why this replica is not ready; empty if it is. */
   function reasonsNotReady(): string[] {
     const reasons: string[] = []
     if (!database.isPrepared) reasons.push('the database schema is not in place yet')
+    if (shutdown.isComing) reasons.push('this replica is about to shut down')
     if (counting.unready) reasons.push(counting.unready)
     return reasons
   }

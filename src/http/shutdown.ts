@@ -1,5 +1,6 @@
 // The shutdown: rejects new requests, disconnects clients that do not finish, and tells how much time is left.
 
+import { setTimeout as sleep } from 'node:timers/promises'
 import fp from 'fastify-plugin'
 import type { Config } from '../config.js'
 import { ShuttingDown } from './errors.js'
@@ -11,6 +12,10 @@ const SWEEP_MS = 50
 declare module 'fastify' {
   interface FastifyInstance {
     shutdown: {
+      /** Makes this replica not ready, and resolves after SHUTDOWN_DELAY_MS; until then it serves. */
+      delay(): Promise<void>
+      /** Whether the replica is about to shut down. */
+      readonly isComing: boolean
       /** Aborted when the shutdown begins. Background tasks end then. */
       readonly signal: AbortSignal
       /** The time left until the process must exit, in milliseconds. */
@@ -24,7 +29,15 @@ export default fp<{ config: Config }>(
     const controller = new AbortController()
     let deadline = Number.POSITIVE_INFINITY
 
+    let isComing = false
     app.decorate('shutdown', {
+      async delay() {
+        isComing = true
+        await sleep(config.SHUTDOWN_DELAY_MS)
+      },
+      get isComing() {
+        return isComing
+      },
       signal: controller.signal,
       remainingMs: () => Math.max(1, deadline - performance.now()),
     })

@@ -36,7 +36,7 @@ export async function startReplica(
       REPLICA_NAME: 'test',
       ...env,
     }),
-    { ...FOR_TESTS, ...timing },
+    { timing: { ...FOR_TESTS, ...timing } },
   )
   t.teardown(() => app.close())
   const url = await app.listen({ host: '127.0.0.1', port: 0 })
