@@ -1,32 +1,29 @@
-// Drives the browser of the system, where there is one to drive.
+// Drives a real browser: the one that CHROMIUM names, or on Linux x64 the one of the package @sparticuz/chromium.
 
-import { existsSync } from 'node:fs'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import packaged from '@sparticuz/chromium'
 import { type Browser, chromium } from 'playwright-core'
 import type { Scope } from './scope.js'
 
-const PLACES = [
-  process.env.CHROMIUM,
-  '/usr/bin/chromium',
-  '/usr/bin/chromium-browser',
-  '/usr/bin/google-chrome',
-]
+const { CHROMIUM } = process.env
+const hasPackaged = process.platform === 'linux' && process.arch === 'x64'
 
-const executablePath = PLACES.find((path) => path !== undefined && existsSync(path))
-
-/** Why a test that needs a browser is to be skipped; false if it is not. */
+/** Why a test that needs a browser is skipped; false if it is not. */
 export function withoutChromium(): string | false {
-  if (process.env.CI) return 'CI runs no browser'
-  return executablePath === undefined && 'Chromium is not installed: CHROMIUM may say where it is'
+  return CHROMIUM === undefined && !hasPackaged && 'CHROMIUM does not name the binary of a Chromium'
 }
 
-/** Starts one; it asks no other host for anything. */
+/** Starts a browser, which connects to no other host by itself. */
 export async function startChromium(t: Scope): Promise<Browser> {
-  if (executablePath === undefined) throw new Error('there is no Chromium')
+  const { executablePath, env } =
+    CHROMIUM === undefined ? await unpack(t) : { executablePath: CHROMIUM, env: {} }
   const browser = await chromium.launch({
     executablePath,
+    // Not the arguments that the package recommends: they switch off protection that tests are about.
     args: [
-      '--headless',
-      '--no-sandbox', // which root cannot have
+      '--no-sandbox', // root cannot have one
       '--disable-gpu',
       '--disable-quic',
       '--no-first-run',
@@ -34,7 +31,27 @@ export async function startChromium(t: Scope): Promise<Browser> {
       '--disable-component-update',
       '--disable-sync',
     ],
+    env: { ...process.env, ...env, LC_ALL: 'en_US.UTF-8' }, // under C it reports the language en-US@posix, which is invalid
   })
   t.teardown(() => browser.close())
   return browser
+}
+
+/** The package unpacks its browser and fonts into TMPDIR, or takes what lies there. */
+async function unpack(t: Scope) {
+  const { TMPDIR } = process.env
+  const home = await mkdtemp(join(tmpdir(), 'boundary-usage-test-'))
+  t.teardown(() => rm(home, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 }))
+  packaged.setGraphicsMode = false
+  process.env.TMPDIR = home
+  const executablePath = await packaged.executablePath()
+  if (TMPDIR === undefined) delete process.env.TMPDIR
+  else process.env.TMPDIR = TMPDIR
+  // The package's own configuration looks for its fonts in /tmp.
+  const FONTCONFIG_FILE = join(home, 'fonts.conf')
+  await writeFile(
+    FONTCONFIG_FILE,
+    `<fontconfig><dir>${home}/fonts</dir><cachedir>${home}/cache</cachedir></fontconfig>`,
+  )
+  return { executablePath, env: { FONTCONFIG_FILE } }
 }
