@@ -1,9 +1,10 @@
 // Drives a real browser: the one that CHROMIUM names, or on Linux x64 the one of the package @sparticuz/chromium.
 
+import { execFile } from 'node:child_process'
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import packaged from '@sparticuz/chromium'
+import { promisify } from 'node:util'
 import { type Browser, chromium } from 'playwright-core'
 import type { Scope } from './scope.js'
 
@@ -37,21 +38,27 @@ export async function startChromium(t: Scope): Promise<Browser> {
   return browser
 }
 
-/** The package unpacks its browser and fonts into TMPDIR, or takes what lies there. */
+/**
+ * Unpacks the browser, its fonts and its libraries. The package does that into TMPDIR, or takes what lies there, and
+ * adds the libraries only where it believes to be in AWS Lambda: so in a process of its own.
+ */
 async function unpack(t: Scope) {
-  const { TMPDIR } = process.env
   const home = await mkdtemp(join(tmpdir(), 'boundary-usage-test-'))
   t.teardown(() => rm(home, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 }))
-  packaged.setGraphicsMode = false
-  process.env.TMPDIR = home
-  const executablePath = await packaged.executablePath()
-  if (TMPDIR === undefined) delete process.env.TMPDIR
-  else process.env.TMPDIR = TMPDIR
-  // The package's own configuration looks for its fonts in /tmp.
+  const script = `
+    const { default: chromium } = await import(${JSON.stringify(import.meta.resolve('@sparticuz/chromium'))})
+    chromium.setGraphicsMode = false
+    process.stdout.write(await chromium.executablePath())`
+  const { stdout: executablePath } = await promisify(execFile)(
+    process.execPath,
+    ['--input-type=module', '-e', script],
+    { env: { PATH: process.env.PATH, TMPDIR: home, AWS_EXECUTION_ENV: 'AWS_Lambda_nodejs22.x' } },
+  )
+  // The package's own configuration looks for the fonts in /tmp.
   const FONTCONFIG_FILE = join(home, 'fonts.conf')
   await writeFile(
     FONTCONFIG_FILE,
     `<fontconfig><dir>${home}/fonts</dir><cachedir>${home}/cache</cachedir></fontconfig>`,
   )
-  return { executablePath, env: { FONTCONFIG_FILE } }
+  return { executablePath, env: { FONTCONFIG_FILE, LD_LIBRARY_PATH: join(home, 'al2023/lib') } }
 }
