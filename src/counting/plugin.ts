@@ -1,4 +1,4 @@
-// Owns the tracker and its flush interval: registers the replica, flushes on time, and once more at the end.
+// Runs this replica's counting: the tracker, a flush per interval, and the final flush at shutdown.
 
 import { randomUUID } from 'node:crypto'
 import fp from 'fastify-plugin'
@@ -12,7 +12,7 @@ import { CommitTimeoutError, Flusher } from './flusher.js'
 import { sketchHash } from './sketch.js'
 import { Tracker } from './tracker.js'
 
-/** Ready no longer when the oldest unflushed usage is older than this many flush intervals. */
+/** The replica is not ready if its oldest unflushed usage is older than this many flush intervals. */
 const STALE_INTERVALS = 10
 
 declare module 'fastify' {
@@ -24,9 +24,9 @@ declare module 'fastify' {
       flush(): Promise<void>
       /** Counts a batch; with ACK=durable, resolves once it is committed. */
       count(workspaceId: string, ownerId: string, allowed: number, denied: number): void | Promise<void>
-      /** Why this replica should get no traffic, if it should not. */
+      /** Why this replica is not ready; undefined if it is. */
       readonly unready: string | undefined
-      /** Whether the final flush carried everything. */
+      /** Whether all usage is in the database; valid after close. */
       readonly isSettled: boolean
     }
   }
@@ -39,34 +39,34 @@ export default fp<{ config: Config; timing: Timing }>(
     const { metrics, database, shutdown } = app
 
     const closing = new AbortController()
-    const trouble = outageLog(app.log, 'error', 'flush failed: it will be tried again', 'flushes work again')
+    const failures = outageLog(app.log, 'error', 'flush failed: it will be retried', 'flushes work again')
     const flusher = new Flusher({
       tracker,
-      apply: (batch) => database.run((db) => applyFlush(db, replica, batch)),
+      apply: (flush) => database.run((db) => applyFlush(db, replica, flush)),
       onAttempt: (outcome, seconds) => {
         metrics.flushes[outcome.result]++
         metrics.flushDuration.observe(seconds)
         if (outcome.result !== 'failed') {
           metrics.flushLastSuccess.set(Date.now() / 1000)
-          trouble.recovered()
+          failures.recovered()
           if (outcome.newPeriod) app.log.info('period opened')
-        } else if (database.up) trouble.failed({ err: outcome.error }) // a lost one is told where it is noticed
-        tellReadiness()
+        } else if (database.up) failures.failed({ err: outcome.error }) // the database plugin logs an outage
+        logReadiness()
       },
     })
     let isSettled = true
 
     function unready(): string | undefined {
       if (config.ACK === 'durable' && flusher.isFailing)
-        return 'the database cannot be reached, and ACK=durable needs it'
+        return 'the database is unavailable, and ACK=durable requires it'
       if (tracker.unflushedAge > STALE_INTERVALS * config.FLUSH_INTERVAL_MS)
         return `usage has been waiting for the database for over ${STALE_INTERVALS} flush intervals`
       return undefined
     }
 
-    // After every try: what waits is tried at least once an interval, so no change goes unnoticed for longer.
+    // Called after every attempt. Unflushed usage is attempted at least once per interval, so no change is missed for longer.
     let isReady = false
-    function tellReadiness(): void {
+    function logReadiness(): void {
       const reason = unready()
       if (isReady === (reason === undefined) || shutdown.signal.aborted) return
       isReady = !isReady
@@ -75,7 +75,7 @@ export default fp<{ config: Config; timing: Timing }>(
       else app.log.warn({ reason }, 'not ready')
     }
 
-    // Refused before it is tracked: an answer that is not 2xx counts nothing.
+    // Rejects before tracking: a rejected batch must not be counted.
     function count(...batch: Parameters<Tracker['track']>): void {
       if (tracker.isFull) throw new DatabaseUnavailable()
       tracker.track(...batch)
@@ -106,7 +106,7 @@ export default fp<{ config: Config; timing: Timing }>(
 
     metrics.gauge(
       'boundary_usage_unflushed_requests',
-      'Requests counted that are not in the database yet.',
+      'Counted requests that are not in the database yet.',
       () => {
         const { allowed, denied } = tracker.unflushed
         return allowed + denied
@@ -119,32 +119,32 @@ export default fp<{ config: Config; timing: Timing }>(
     )
     metrics.gauge(
       'boundary_usage_flush_interval_seconds',
-      'Time between two flushes, as set.',
+      'Time between two flushes, as configured.',
       () => config.FLUSH_INTERVAL_MS / 1000,
     )
     metrics.gauges(
       'boundary_usage_tracked_ids',
-      'Distinct ids that this replica has seen in the period in progress.',
+      'Distinct ids that this replica has seen in the current period.',
       'kind',
       () => ({ workspace: tracker.tracked.workspaces, user: tracker.tracked.users }),
     )
 
     const background = database.prepared.then(async ({ sketchKey }) => {
       tracker.useHash(sketchHash(sketchKey))
-      tellReadiness()
+      logReadiness()
       await database
         .run((db) => registerReplica(db, replica))
         .catch((err) => {
-          if (database.up) app.log.warn({ err }, 'replica not registered yet: its first flush will do that')
+          if (database.up) app.log.warn({ err }, 'replica not registered: its first flush will register it')
         })
       await flusher.run(config.FLUSH_INTERVAL_MS, closing.signal)
     })
     background.catch((err) => {
-      if (database.isPrepared) app.log.fatal({ err }, 'flushes have ended') // else told by database.prepared
+      if (database.isPrepared) app.log.fatal({ err }, 'flushing has stopped') // the server logs a rejection of database.prepared
     })
 
     app.addHook('onClose', async () => {
-      // Not when the shutdown begins: requests under way may wait for a commit.
+      // Not at the start of the shutdown: requests in progress may wait for a commit.
       closing.abort()
       try {
         await flusher.drain(shutdown.remainingMs())

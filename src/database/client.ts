@@ -1,4 +1,4 @@
-// The connection pool: its timeouts, its deadline, and the one error for "the database cannot be reached".
+// The connection pool: its timeouts, its deadline, and the one error for an unavailable database.
 
 import { drizzle, type PostgresJsDatabase } from 'drizzle-orm/postgres-js'
 import postgres from 'postgres'
@@ -7,12 +7,12 @@ import { TIMING, type Timing } from '../timing.js'
 import { withOwnTransactions } from './transactions.js'
 
 export type Db = PostgresJsDatabase<Record<string, never>> & { $client: postgres.Sql }
-/** A transaction, or the pool: what a statement runs on. */
+/** Runs statements: a transaction or the pool. */
 export type Executor = Pick<Db, 'select' | 'insert' | 'update' | 'delete' | 'with' | '$with' | 'execute'>
 
 const CONNECT_TIMEOUT_S = 5
 
-/** Where the database is: a URL, or the unix socket of the embedded one, which serves one connection. */
+/** The address of the database: a URL, or the unix socket of the embedded server, which accepts one connection. */
 export type DatabaseTarget = { url: string } | { path: string }
 
 export interface DatabaseOptions {
@@ -21,28 +21,28 @@ export interface DatabaseOptions {
   /** Whether a statement's commit waits until it is on disk, whatever the server's default is. */
   durable?: boolean
   timing?: Pick<Timing, 'databaseDeadlineMs' | 'reconnectMs'>
-  /** Called when the database is lost, and when it is back. */
+  /** Called when the database becomes unavailable or available. */
   onUp?: (up: boolean, cause?: Error) => void
 }
 
-/** The database cannot be reached or gave no answer in time; what was asked of it may or may not have happened. */
+/** The database is unavailable or did not respond in time. The work may or may not have been done. */
 export class DatabaseUnavailableError extends Error {
   override name = 'DatabaseUnavailableError'
 }
 
 export interface Database {
-  /** Whether the last use reached it; undefined before the first. */
+  /** Whether the last use reached the database; undefined before the first. */
   readonly up: boolean | undefined
   /**
-   * Runs `work` on the pool. Rejects with DatabaseUnavailableError when the database is away or has not
-   * answered after `deadlineMs`; then the pool is thrown away, so that nothing waits on a dead connection.
+   * Runs `work` on the pool. Rejects with DatabaseUnavailableError if the database is unavailable or does not respond
+   * within `deadlineMs`. In the latter case the pool is replaced, so that nothing waits on a dead connection.
    */
   run<T>(work: (db: Db) => Promise<T>, deadlineMs?: number): Promise<T>
-  /** Ends all connections; what is still running is cut off. */
+  /** Closes all connections; statements in progress are aborted. */
   close(): Promise<void>
 }
 
-/** Makes the pool; connections open when they are first needed. */
+/** Creates the pool; connections are opened when first needed. */
 export function connectDatabase({ timing = TIMING, onUp, ...options }: DatabaseOptions): Database {
   let up: boolean | undefined
   let pool = openPool(options, timing.reconnectMs)
@@ -78,7 +78,7 @@ export function connectDatabase({ timing = TIMING, onUp, ...options }: DatabaseO
           throw cause
         }
         report(BUSY_CODES.has(codeOf(cause)), cause)
-        throw new DatabaseUnavailableError(`the database cannot be reached: ${reasonOf(cause)}`, { cause })
+        throw new DatabaseUnavailableError(`the database is unavailable: ${reasonOf(cause)}`, { cause })
       }
     },
 
@@ -96,7 +96,7 @@ interface Pool {
 function openPool({ target, poolMax, durable = false }: DatabaseOptions, reconnectMs: number): Pool {
   const common = {
     connect_timeout: CONNECT_TIMEOUT_S,
-    // The callers back off by themselves; a pool that also waits would only delay the recovery.
+    // The callers back off; a pool that also waits would only delay the recovery.
     backoff: () => (reconnectMs / 1000) * (0.2 + 0.8 * Math.random()),
     fetch_types: false,
     // A named statement belongs to a session, and a pooler may give the next transaction another one.
@@ -122,13 +122,13 @@ function openPool({ target, poolMax, durable = false }: DatabaseOptions, reconne
   return { sql, db: drizzle(withOwnTransactions(sql, durable)) }
 }
 
-/** Drizzle wraps the driver's error in one whose message holds the statement and its parameters: drop that. */
+/** Returns the driver's error, without the one that Drizzle adds: its message contains the statement's parameters. */
 function unwrap(error: unknown): Error {
   if (error instanceof Error && 'query' in error && error.cause instanceof Error) return error.cause
   return error instanceof Error ? error : new Error(String(error))
 }
 
-/** A name with several addresses, of which none answers, gives an error without a message. */
+/** The error for a host name of which no address responds has no message. */
 function reasonOf(error: Error): string {
   return error.message || codeOf(error) || error.name
 }
@@ -137,16 +137,16 @@ function codeOf(error: Error): string {
   return 'code' in error ? String(error.code) : ''
 }
 
-/** Codes of Node.js, postgres.js and PostgreSQL (SQLSTATE) that say "not now" rather than "this is wrong". */
+/** Codes of Node.js, postgres.js and PostgreSQL (SQLSTATE) for temporary conditions. */
 const UNAVAILABLE_CODES = new Set([
   ...['CONNECT_TIMEOUT', 'CONNECTION_CLOSED', 'CONNECTION_DESTROYED', 'CONNECTION_ENDED'],
   ...['ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'ETIMEDOUT', 'EHOSTUNREACH', 'ENETUNREACH', 'ENOTFOUND'],
   ...['EAI_AGAIN', 'ENOENT', 'EADDRNOTAVAIL', 'ECONNABORTED'],
   '25P03', // idle_in_transaction_session_timeout
   '25P04', // transaction_timeout
-  '25006', // read_only_sql_transaction: a standby, or a primary that has stepped down
+  '25006', // read_only_sql_transaction: a standby, or a demoted primary
 ])
-/** Codes of a server that was reached and could not do it at once. */
+/** Codes of a server that was reached but could not complete the statement now. */
 const BUSY_CODES = new Set([
   '40001', // serialization_failure
   '40P01', // deadlock_detected

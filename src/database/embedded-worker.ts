@@ -1,4 +1,4 @@
-// The worker thread of the embedded PostgreSQL. Queries run synchronously in it, so not in the main thread.
+// The worker thread of the embedded PostgreSQL: its queries are synchronous and would block the main thread.
 
 import { existsSync } from 'node:fs'
 import { rename, rm } from 'node:fs/promises'
@@ -12,7 +12,7 @@ import type { WorkerInput } from './embedded.js'
 const { dataDir, socketPath } = workerData as WorkerInput
 
 if (!existsSync(dataDir)) {
-  // Made beside its place and moved there whole, so that a start cut off midway leaves nothing half made.
+  // Created under another name and then renamed, so that an interrupted start leaves no incomplete directory.
   const unfinished = `${dataDir}.new`
   await rm(unfinished, { recursive: true, force: true })
   const made = await PGlite.create({ dataDir: unfinished, loadDataDir: await prepopulated() })
@@ -21,13 +21,13 @@ if (!existsSync(dataDir)) {
 }
 
 const db = await PGlite.create({ dataDir })
-// One connection: the server interleaves the messages of several in one session.
+// One connection: the server would interleave the messages of several in one session.
 const server = new PGLiteSocketServer({ db, path: socketPath, maxConnections: 1 })
 await server.start()
 
 parentPort?.once('message', async () => {
   await server.stop()
-  await nextTurn() // a connection that closed just now is still being cleaned up, which uses the database
+  await nextTurn() // the cleanup of a connection that has just closed still uses the database
   await db.close()
   parentPort?.close()
 })

@@ -1,4 +1,4 @@
-// The embedded PostgreSQL for those who bring none: PGlite in a worker thread, served over a unix socket.
+// The embedded PostgreSQL, used without DATABASE_URL: PGlite in a worker thread, served over a unix socket.
 
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
@@ -13,7 +13,7 @@ export interface Embedded {
   stop: () => Promise<void>
 }
 
-/** What the worker is started with. */
+/** The worker's input. */
 export interface WorkerInput {
   dataDir: string
   socketPath: string
@@ -21,25 +21,25 @@ export interface WorkerInput {
 
 const SUBDIRECTORY = 'postgres'
 
-/** Whether an embedded server has its data in `dataDir`. */
+/** Whether `dataDir` contains the data of an embedded server. */
 export function hasEmbedded(dataDir: string): boolean {
   return existsSync(join(dataDir, SUBDIRECTORY))
 }
 
 /**
- * Starts the embedded server on `dataDir`, which it creates if need be. Rejects if another process has it.
- * A worker that dies later ends the process: without its database a single replica is of no use.
+ * Starts the embedded server on `dataDir`, which it creates if necessary. Rejects if another process uses it. If the
+ * worker fails later, the process ends: it cannot work without its database.
  */
 export async function startEmbedded(dataDir: string, log: (message: string) => void): Promise<Embedded> {
-  import.meta.resolve('@electric-sql/pglite') // rejects where it is not installed, before anything is made
+  import.meta.resolve('@electric-sql/pglite') // throws if it is not installed, before anything is created
   await mkdir(dataDir, { recursive: true, mode: 0o700 })
   const root = await realpath(resolve(dataDir))
   const unlock = await lockDirectory(
     root,
-    `DATA_DIR: ${root} is in use by another boundary-usage: stop that one, take another directory, or set DATABASE_URL`,
+    `DATA_DIR: ${root} is in use by another boundary-usage: stop it, choose another directory, or set DATABASE_URL`,
   )
-  // A directory of our own that others cannot enter: the server asks for no password. Its path is short, as a
-  // socket's must be, however deep the data lies.
+  // The server requires no password, so the socket lies in a directory that other users cannot enter. A socket's path
+  // must be short, so it does not lie in the data directory.
   const socketDir = await mkdtemp(join(tmpdir(), 'boundary-usage-'))
   const input: WorkerInput = {
     dataDir: join(root, SUBDIRECTORY),
@@ -49,12 +49,12 @@ export async function startEmbedded(dataDir: string, log: (message: string) => v
   const first = !hasEmbedded(root)
   log(
     first
-      ? `creating the embedded PostgreSQL in ${root}: takes some seconds`
+      ? `creating the embedded PostgreSQL in ${root}: this takes some seconds`
       : `opening the embedded PostgreSQL in ${root}`,
   )
   const worker = new Worker(new URL('./embedded-worker.js', import.meta.url), { workerData: input })
   try {
-    await once(worker, 'message') // rejects on the worker's error
+    await once(worker, 'message') // rejects if the worker fails
   } catch (error) {
     await rm(socketDir, { recursive: true, force: true })
     await unlock()
@@ -68,7 +68,7 @@ export async function startEmbedded(dataDir: string, log: (message: string) => v
   const exited = new Promise<void>((resolve) => {
     worker.once('exit', (code) => {
       resolve()
-      if (!isStopping) throw failure ?? new Error(`the embedded PostgreSQL ended with code ${code}`)
+      if (!isStopping) throw failure ?? new Error(`the embedded PostgreSQL exited with status ${code}`)
     })
   })
 

@@ -1,18 +1,18 @@
-// Finds the database that the settings name, and starts the embedded one if they name none.
+// Locates the configured database; starts the embedded one if there is none.
 
 import { type Config, ConfigError } from '../config.js'
 import type { DatabaseTarget } from './client.js'
 
 export interface Located {
   target: DatabaseTarget
-  /** Stops what was started. */
+  /** Stops the embedded server, if it was started. */
   stop: () => Promise<void>
 }
 
 export async function locateDatabase(config: Config, log: (message: string) => void): Promise<Located> {
   const { DATABASE_URL: url } = config
   if (url !== undefined) return { target: { url }, stop: async () => {} }
-  // Not even loaded where there is a server: it is an optional dependency.
+  // Imported only here: it is an optional dependency.
   const { startEmbedded } = await import('./embedded.js')
   const embedded = await startEmbedded(config.DATA_DIR, log).catch((error: unknown) => {
     if (!(error instanceof Error && 'code' in error && error.code === 'ERR_MODULE_NOT_FOUND')) throw error

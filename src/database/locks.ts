@@ -1,4 +1,4 @@
-// The advisory locks that replicas share, in one place so that no two meanings take one key.
+// The keys of all advisory locks, in one place so that each key has one meaning.
 
 const NAMESPACE = 0x62757367 // "busg"
 

@@ -1,4 +1,4 @@
-// Applies the migrations in drizzle/, once, however many replicas start together.
+// Applies the migrations in drizzle/ once, also if several replicas start together.
 
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -14,25 +14,25 @@ const FOLDER = fileURLToPath(new URL('../../drizzle/', import.meta.url))
 const DEADLINE_MS = 300_000
 const OLDEST_SERVER = 14
 
-/** The migrations of this version by name, in order, and whether the database has them. */
+/** The names of this version's migrations, in order. */
 export interface MigrationStatus {
   applied: string[]
   pending: string[]
 }
 
 /**
- * Applies what is missing, in one transaction, and returns what that was; replicas that come at the same time wait
- * and find nothing to do.
+ * Applies the pending migrations in one transaction and returns their names. Replicas that start at the same time wait
+ * for it, and then find nothing pending.
  */
 export async function migrate(database: Database): Promise<string[]> {
   return database.run(
     ({ $client: client }) =>
       client.begin(async (tx) => {
-        // The migrator asks for a transaction of its own: it gets a savepoint of the one that holds the lock.
+        // The migrator begins a transaction of its own: it gets a savepoint in the one that holds the lock.
         const db = drizzle(
           Object.assign(tx, { begin: tx.savepoint, options: client.options }) as unknown as Sql,
         )
-        // Waiting for another replica's migrations may take long, and so may a migration.
+        // A migration may take long, and so may the wait for another replica's migrations.
         await db.execute(
           sql`select set_config('statement_timeout', '0', true), set_config('lock_timeout', '0', true)`,
         )
@@ -54,7 +54,7 @@ export async function migrationStatus(database: Database): Promise<MigrationStat
   })
 }
 
-/** Rejects with a message that says what to do if the database's schema is older than this version needs. */
+/** Rejects if migrations of this version are pending; the message says how to apply them. */
 export async function checkMigrated(database: Database): Promise<void> {
   const { pending } = await migrationStatus(database)
   if (pending.length > 0)
@@ -63,7 +63,7 @@ export async function checkMigrated(database: Database): Promise<void> {
     )
 }
 
-/** As the migrator decides: what is newer than the newest that the database has is pending. */
+/** Like the migrator: migrations newer than the newest applied one are pending. */
 async function readStatus(db: Executor): Promise<MigrationStatus> {
   const [exists] = await db.execute<{ yes: boolean }>(
     sql`select to_regclass('drizzle.__drizzle_migrations') is not null as yes`,
@@ -75,7 +75,7 @@ async function readStatus(db: Executor): Promise<MigrationStatus> {
   return statusAt(Number(last?.created_at ?? 0))
 }
 
-/** The status of a database whose newest migration is of that time; 0 if it has none. */
+/** The status of a database whose newest migration has this timestamp; 0 if it has none. */
 export function statusAt(newest: number): MigrationStatus {
   const journal = JSON.parse(readFileSync(join(FOLDER, 'meta/_journal.json'), 'utf8')) as {
     entries: { tag: string; when: number }[]
@@ -91,5 +91,5 @@ async function checkServer(db: Executor): Promise<void> {
   )
   const major = Math.floor(Number(server?.version) / 10_000)
   if (major < OLDEST_SERVER)
-    throw new Error(`PostgreSQL ${major} is too old: boundary-usage needs ${OLDEST_SERVER} or later`)
+    throw new Error(`PostgreSQL ${major} is too old: boundary-usage requires ${OLDEST_SERVER} or later`)
 }

@@ -1,4 +1,4 @@
-// Owns the database: the pool, the embedded server if there is no other, and the migrations at start.
+// The database of this replica: the connection pool, the embedded server if it is used, and the migrations at start.
 
 import type { FastifyBaseLogger } from 'fastify'
 import fp from 'fastify-plugin'
@@ -18,7 +18,7 @@ declare module 'fastify' {
     database: {
       /** Runs `work` as Database.run does; rejects with DatabaseUnavailableError until the schema is in place. */
       run<T>(work: (db: Db) => Promise<T>, deadlineMs?: number): Promise<T>
-      /** Resolves when the schema is in place; rejects if that cannot come about by waiting. */
+      /** Resolves once the schema is in place; rejects if waiting cannot help. */
       readonly prepared: Promise<{ sketchKey: Uint8Array }>
       readonly isPrepared: boolean
       readonly up: boolean
@@ -45,7 +45,7 @@ export default fp<{ config: Config; timing: Timing }>(
       isPrepared = true
       return shared
     })
-    prepared.catch(() => {}) // for whoever awaits it; a replica in which nobody does stays not ready
+    prepared.catch(() => {}) // the server awaits it and exits; elsewhere, the replica is never ready
 
     app.decorate('database', {
       async run(work, deadlineMs) {
@@ -73,7 +73,7 @@ export default fp<{ config: Config; timing: Timing }>(
   { name: 'database', dependencies: ['metrics', 'shutdown'] },
 )
 
-/** Brings the schema about, or waits for it, and reads what replicas share; a database that is away is waited for. */
+/** Migrates or verifies the schema and reads the shared settings; retries while the database is unavailable. */
 async function prepare(
   database: Database,
   config: Config,

@@ -1,4 +1,4 @@
-// The tables. Property names are the column names, so that rows go to JSON as they are.
+// The tables. Properties are named like their columns, so that rows are serialized without renaming.
 
 import { sql } from 'drizzle-orm'
 import {
@@ -16,10 +16,10 @@ import {
   uuid,
 } from 'drizzle-orm/pg-core'
 
-/** The size of a sketch, in bits: see src/counting/sketch.ts. */
+/** Bits of a sketch, as defined in src/counting/sketch.ts. */
 const SKETCH_BITS = 196_608
 
-/** Null in a row of a version that had no sketches: it counts with its own numbers. */
+/** Null in rows of a version without sketches: they count with their plain counts. */
 const sketch = () => bit({ dimensions: SKETCH_BITS })
 const bytea = customType<{ data: Uint8Array }>({ dataType: () => 'bytea' })
 export const TRIGGERS = ['manual', 'schedule'] as const
@@ -29,14 +29,14 @@ const inList = (values: readonly string[]) => sql.raw(values.map((value) => `'${
 const count = () => bigint({ mode: 'number' }).notNull()
 const time = () => timestamp({ withTimezone: true, mode: 'date' })
 
-/** The usage table: what each replica has flushed in the period in progress. At most one row per replica. */
+/** The usage table: what each replica has flushed in the current period. At most one row per replica. */
 export const boundaryUsageStats = pgTable('boundary_usage_stats', {
   replica_id: uuid().primaryKey(),
   unique_workspaces_count: count(),
   unique_users_count: count(),
   allowed_requests: count(),
   denied_requests: count(),
-  /** The flush that inserted the row: how a replica learns that a snapshot has begun a new period. */
+  /** The flush that inserted the row, which tells its replica that a snapshot has begun a new period. */
   first_flush_seq: count(),
   workspaces_sketch: sketch(),
   users_sketch: sketch(),
@@ -44,7 +44,7 @@ export const boundaryUsageStats = pgTable('boundary_usage_stats', {
   updated_at: time().notNull(),
 })
 
-/** Who is there, and the fence: how far each replica has flushed. */
+/** Registered replicas, and the fence: the last flush applied for each. */
 export const boundaryUsageReplicas = pgTable('boundary_usage_replicas', {
   replica_id: uuid().primaryKey(),
   name: text().notNull(),
@@ -54,7 +54,7 @@ export const boundaryUsageReplicas = pgTable('boundary_usage_replicas', {
   last_flush_at: time(),
 })
 
-/** One row per snapshot. `period_end` strictly increases, so it orders the history and is unique. */
+/** One row per snapshot. `period_end` strictly increases: it is unique and orders the history. */
 export const telemetrySnapshots = pgTable(
   'telemetry_snapshots',
   {
@@ -73,10 +73,10 @@ export const telemetrySnapshots = pgTable(
     denied_requests: count(),
     workspaces_sketch: sketch(),
     users_sketch: sketch(),
-    /** Null where there was no sink when it was taken. */
+    /** Null if there was no sink when the snapshot was taken. */
     delivery_state: text({ enum: DELIVERY_STATES }),
     delivery_attempts: integer().notNull().default(0),
-    /** While pending: when it may be tried again. An attempt under way has moved it on, in case it never ends. */
+    /** While pending: when the next attempt is due. During an attempt: when its lease ends. */
     delivery_due_at: time(),
     delivered_at: time(),
     delivery_error: text(),
@@ -95,12 +95,12 @@ export const telemetrySnapshots = pgTable(
   ],
 )
 
-/** One row: what all replicas of the deployment share. */
+/** One row: what all replicas of a deployment share. */
 export const settings = pgTable(
   'settings',
   {
     id: smallint().primaryKey().default(1),
-    /** The key of the sketches' hash. Without it the sketches there are cannot be merged with new ones. */
+    /** The key of the sketches' hash. Only sketches with the same key can be merged. */
     sketch_key: bytea().notNull(),
   },
   (table) => [check('settings_one_row_check', sql`${table.id} = 1`)],

@@ -1,4 +1,4 @@
-// The settings row: what all replicas of a deployment share, made by whichever comes first.
+// The settings row, which all replicas of a deployment share. The first one to start inserts it.
 
 import { randomBytes } from 'node:crypto'
 import type { Executor } from './client.js'
@@ -6,7 +6,7 @@ import { settings } from './schema.js'
 
 const SKETCH_KEY_BYTES = 32
 
-/** The key of the sketches' hash. Replicas that start together all get the one that was stored first. */
+/** The key of the sketches' hash. Replicas that start together all read the key that was inserted first. */
 export async function readSketchKey(db: Executor): Promise<Uint8Array> {
   const read = () => db.select({ key: settings.sketch_key }).from(settings)
   let [row] = await read()
@@ -17,7 +17,7 @@ export async function readSketchKey(db: Executor): Promise<Uint8Array> {
       .onConflictDoNothing()
     ;[row] = await read()
   }
-  if (!row) throw new Error('the settings row is gone: restore it from a backup')
+  if (!row) throw new Error('the row of the table settings is missing: restore it from a backup')
   if (row.key.length !== SKETCH_KEY_BYTES)
     throw new Error(
       `the sketch key in settings has ${row.key.length} bytes, not ${SKETCH_KEY_BYTES}: restore it from a backup`,

@@ -40,7 +40,7 @@ t.test(
     const temporary = join(root, 'tmp')
     await mkdir(temporary)
     const service = await startProcess(t, { DATA_DIR: made, TMPDIR: temporary })
-    t.match((await service.log('creating the embedded PostgreSQL')).msg, `${made}: takes some seconds`)
+    t.match((await service.log('creating the embedded PostgreSQL')).msg, `${made}: this takes some seconds`)
     t.equal((await service.send({ logs: logs(3, 2) })).status, 202)
 
     service.signal('SIGTERM')
@@ -124,7 +124,7 @@ t.test('a second service on the same data is refused, and the first goes on', as
     t.strictSame(await second.exited, { code: 1, signal: null })
     t.equal(
       second.stderr,
-      `boundary-usage: DATA_DIR: ${directory} is in use by another boundary-usage: stop that one, take another directory, or set DATABASE_URL\n`,
+      `boundary-usage: DATA_DIR: ${directory} is in use by another boundary-usage: stop it, choose another directory, or set DATABASE_URL\n`,
     )
   }
   t.equal((await first.send({ logs: logs(3, 2) })).status, 202)

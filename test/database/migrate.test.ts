@@ -19,59 +19,65 @@ async function migrations(): Promise<string[]> {
 
 const listed = (state: string, names: string[]) => names.map((name) => `${state}  ${name}\n`).join('')
 
-t.test('migrate applies what is missing, and says what; status looks and changes nothing', async (t) => {
-  const { url, sql } = await testDatabase(t, { unmigrated: true })
-  const env = { DATABASE_URL: url }
-  const names = await migrations()
-  const schemas = () => sql`select 1 from pg_namespace where nspname = 'drizzle'`
+t.test(
+  'migrate applies and lists the pending migrations; status lists them and changes nothing',
+  async (t) => {
+    const { url, sql } = await testDatabase(t, { unmigrated: true })
+    const env = { DATABASE_URL: url }
+    const names = await migrations()
+    const schemas = () => sql`select 1 from pg_namespace where nspname = 'drizzle'`
 
-  t.match(await runCommand(t, ['migrate', 'status'], env), {
-    code: 1,
-    stdout: listed('pending', names),
-    stderr: '',
-  })
-  t.equal((await schemas()).length, 0)
-  t.match(await runCommand(t, ['migrate'], env), { code: 0, stdout: listed('applied', names), stderr: '' })
-  t.match(await runCommand(t, ['migrate', 'status'], env), {
-    code: 0,
-    stdout: listed('applied', names),
-    stderr: '',
-  })
-  t.match(await runCommand(t, ['migrate'], env), {
-    code: 0,
-    stdout: 'nothing to apply: the database is up to date\n',
-    stderr: '',
-  })
+    t.match(await runCommand(t, ['migrate', 'status'], env), {
+      code: 1,
+      stdout: listed('pending', names),
+      stderr: '',
+    })
+    t.equal((await schemas()).length, 0)
+    t.match(await runCommand(t, ['migrate'], env), { code: 0, stdout: listed('applied', names), stderr: '' })
+    t.match(await runCommand(t, ['migrate', 'status'], env), {
+      code: 0,
+      stdout: listed('applied', names),
+      stderr: '',
+    })
+    t.match(await runCommand(t, ['migrate'], env), {
+      code: 0,
+      stdout: 'no pending migrations\n',
+      stderr: '',
+    })
 
-  // As an upgrade finds it: the last migration is not there yet.
-  await sql`delete from drizzle.__drizzle_migrations
+    // As before an upgrade: the last migration is pending.
+    await sql`delete from drizzle.__drizzle_migrations
     where created_at = (select max(created_at) from drizzle.__drizzle_migrations)`
-  t.match(await runCommand(t, ['migrate', 'status'], env), {
-    code: 1,
-    stdout: listed('applied', names.slice(0, -1)) + listed('pending', names.slice(-1)),
-  })
-})
+    t.match(await runCommand(t, ['migrate', 'status'], env), {
+      code: 1,
+      stdout: listed('applied', names.slice(0, -1)) + listed('pending', names.slice(-1)),
+    })
+  },
+)
 
-t.test('several that migrate at once: one does it, the others find nothing to do', async (t) => {
-  const { url } = await testDatabase(t, { unmigrated: true })
-  const done = await Promise.all([1, 2, 3].map(() => runCommand(t, ['migrate'], { DATABASE_URL: url })))
-  t.strictSame(
-    done.map(({ code }) => code),
-    [0, 0, 0],
-  )
-  const applied = listed('applied', await migrations())
-  t.equal(done.filter(({ stdout }) => stdout === applied).length, 1)
-  t.equal(done.filter(({ stdout }) => stdout.startsWith('nothing to apply')).length, 2)
-})
+t.test(
+  'of several migrate commands at once, one applies the migrations and the others find none pending',
+  async (t) => {
+    const { url } = await testDatabase(t, { unmigrated: true })
+    const done = await Promise.all([1, 2, 3].map(() => runCommand(t, ['migrate'], { DATABASE_URL: url })))
+    t.strictSame(
+      done.map(({ code }) => code),
+      [0, 0, 0],
+    )
+    const applied = listed('applied', await migrations())
+    t.equal(done.filter(({ stdout }) => stdout === applied).length, 1)
+    t.equal(done.filter(({ stdout }) => stdout === 'no pending migrations\n').length, 2)
+  },
+)
 
-t.test('migrate says in one line why it cannot, without the password', async (t) => {
+t.test('migrate reports a failure in one line, without the password', async (t) => {
   const port = await freePort()
   t.match(
     await runCommand(t, ['migrate'], { DATABASE_URL: `postgres://someone:hunter2@127.0.0.1:${port}/usage` }),
     {
       code: 1,
       stdout: '',
-      stderr: `boundary-usage: the database cannot be reached: connect ECONNREFUSED 127.0.0.1:${port}\n`,
+      stderr: `boundary-usage: the database is unavailable: connect ECONNREFUSED 127.0.0.1:${port}\n`,
     },
   )
   const { url } = await testDatabase(t)
@@ -85,7 +91,7 @@ t.test('migrate says in one line why it cannot, without the password', async (t)
 })
 
 t.test(
-  'the embedded database: status creates none, migrate does, and not under a running service',
+  'status creates no embedded database, migrate does, and neither uses one that a service has open',
   async (t) => {
     const names = await migrations()
     const looked = await runCommand(t, ['migrate', 'status'])
@@ -101,7 +107,7 @@ t.test(
     t.match(await runCommand(t, ['migrate'], env), {
       code: 1,
       stdout: '',
-      stderr: /^boundary-usage: DATA_DIR: .* is in use by another boundary-usage: stop that one/,
+      stderr: /^boundary-usage: DATA_DIR: .* is in use by another boundary-usage: stop it/,
     })
     t.equal((await service.send()).status, 202, 'which it does not disturb')
   },
