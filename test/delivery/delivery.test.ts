@@ -1,4 +1,4 @@
-// Delivery to a real receiver that verifies signatures, refuses, hangs and dies.
+// Delivery to a real receiver that verifies signatures, rejects, hangs and disconnects.
 
 import type postgres from 'postgres'
 import t, { type Test } from 'tap'
@@ -32,7 +32,7 @@ async function setup(t: Test) {
   return { sink, url, sql, replica }
 }
 
-/** The delivery as the API shows it, once it is as `is` says. */
+/** The delivery as the API shows it, once it satisfies `is`. */
 async function delivery(
   replica: Pick<Replica, 'get'>,
   id: string,
@@ -53,7 +53,7 @@ function sinkOf({ env }: SinkServer): Sink {
   return { url: env.SINK_URL, secrets: [env.SINK_SECRET] }
 }
 
-/** As if all that is pending had waited long enough. */
+/** Makes all pending deliveries due. */
 async function timePasses(sql: postgres.Sql): Promise<void> {
   await sql`update telemetry_snapshots set delivery_due_at = now() where delivery_state = 'pending'`
 }
@@ -67,7 +67,7 @@ t.test('a snapshot is delivered once, signed, as the API shows it', async (t) =>
     taken.id,
     ({ state }) => state === 'delivered',
   )
-  t.match({ attempts, due_at, error }, { attempts: 1, due_at: null, error: null })
+  t.strictSame({ attempts, due_at, error }, { attempts: 1, due_at: null, error: null })
   t.ok(delivered_at)
   t.strictSame(sink.deliveries, [{ id: taken.id, snapshot: taken }])
   t.equal(sink.forged, 0)
@@ -129,7 +129,7 @@ t.test('during a rotation a delivery is signed with both secrets', async (t) => 
   t.equal(sink.forged, 0)
 })
 
-t.test('410 ends it, and a redelivery begins it again', async (t) => {
+t.test('410 ends the attempts, and a redelivery starts them again', async (t) => {
   const { sink, replica } = await setup(t)
   sink.answer((response) => response.writeHead(410).end())
   const { id } = await json(replica.post('/telemetry/snapshot'))
@@ -150,7 +150,7 @@ t.test('410 ends it, and a redelivery begins it again', async (t) => {
   t.equal((await delivery(replica, id, ({ state }) => state === 'delivered')).attempts, 1)
 })
 
-t.test('a delivered snapshot is delivered again when asked for; an unknown one is 404', async (t) => {
+t.test('a redelivery delivers a delivered snapshot again, and is 404 for an unknown one', async (t) => {
   const { sink, replica } = await setup(t)
   const { id } = await json(replica.post('/telemetry/snapshot'))
   await delivery(replica, id, ({ state }) => state === 'delivered')
@@ -159,7 +159,7 @@ t.test('a delivered snapshot is delivered again when asked for; an unknown one i
   t.equal((await replica.post(`/telemetry/snapshots/${crypto.randomUUID()}/redeliver`)).status, 404)
 })
 
-t.test('a sink that dies midway, or is not there, is tried again', async (t) => {
+t.test('a delivery to a sink that disconnects is retried', async (t) => {
   const { sink, sql, replica } = await setup(t)
   sink.answer((_response, request) => request.socket.destroy())
   const { id } = await json(replica.post('/telemetry/snapshot'))
@@ -173,7 +173,7 @@ t.test('a sink that dies midway, or is not there, is tried again', async (t) => 
   await delivery(replica, id, ({ state }) => state === 'delivered')
 })
 
-t.test('a sink that hangs holds up neither snapshots nor the shutdown', async (t) => {
+t.test('a sink that hangs delays neither snapshots nor the shutdown', async (t) => {
   const sink = await startSink(t)
   const { url } = await testDatabase(t)
   const service = await startProcess(t, { DATABASE_URL: url, ...sink.env })
@@ -185,7 +185,7 @@ t.test('a sink that hangs holds up neither snapshots nor the shutdown', async (t
   t.strictSame(await service.exited, { code: 0, signal: null })
 })
 
-t.test('a garbage collection stops no delivery that waits for its time', async (t) => {
+t.test('a garbage collection stops no pending delivery', async (t) => {
   const { sink, sql, replica } = await setup(t)
   sink.answer((response) => response.writeHead(500).end())
   const { id } = await json(replica.post('/telemetry/snapshot'))
@@ -208,13 +208,13 @@ t.test('a garbage collection does not stop the timeout of an attempt', async (t)
   t.strictSame(await attempt, { result: 'failed', error: 'no answer within 500 ms' })
 })
 
-t.test('a replica killed in the middle of a delivery: another delivers, and none is skipped', async (t) => {
+t.test('if a replica is killed during a delivery, another one delivers the snapshot', async (t) => {
   const sink = await startSink(t)
   const { url, sql } = await testDatabase(t)
   const ids = []
   for (let round = 0; round < 3; round++) {
     const doomed = await startProcess(t, { DATABASE_URL: url, ...sink.env })
-    // Killed while the sink has the request, or just after it has answered.
+    // Killed while the sink has the request, or just after its response.
     sink.answer((response) => {
       if (round === 2) response.writeHead(200).end()
       doomed.signal('SIGKILL')
@@ -228,7 +228,7 @@ t.test('a replica killed in the middle of a delivery: another delivers, and none
   }
   const [claimed] = await sql`select count(*)::int as n from telemetry_snapshots
     where delivery_state = 'pending' and delivery_due_at <= now()`
-  t.equal(claimed?.n, 0, 'what a replica has taken on is left to it for a while')
+  t.equal(claimed?.n, 0, 'other replicas leave a claimed delivery alone until its lease ends')
   await timePasses(sql)
   sink.answer((response) => response.writeHead(200).end())
   const replica = await startReplica(t, url, sink.env)
@@ -254,7 +254,7 @@ t.test('ten replicas deliver each snapshot once', async (t) => {
   t.strictSame(new Set(sink.deliveries.slice(20).map(({ id }) => id)), ids)
 })
 
-t.test('after thirty attempts it is given up', async (t) => {
+t.test('after thirty attempts a delivery is given up', async (t) => {
   const { sink, sql, replica } = await setup(t)
   sink.answer((response) => response.writeHead(500).end())
   const { id } = await json(replica.post('/telemetry/snapshot'))
@@ -285,12 +285,16 @@ t.test('after thirty attempts it is given up', async (t) => {
     (now) => now.state === 'dead' || (now.error !== null && isSoon(now.due_at)),
   )
   const { state, attempts } = again
-  t.strictSame({ state, attempts }, { state: 'pending', attempts: 1 }, 'a redelivery starts as many again')
+  t.strictSame(
+    { state, attempts },
+    { state: 'pending', attempts: 1 },
+    'a redelivery starts as many attempts again',
+  )
 })
 
 t.test('an attempt that a redelivery has replaced records nothing', async (t) => {
   const { url, database } = await testDatabase(t)
-  // Claims nothing itself: its sink refuses connections, and it is closed before the test claims.
+  // Nothing listens on port 1, so the delivery stays pending when the replica is closed.
   const replica = await startReplica(t, url, { SINK_URL: 'http://127.0.0.1:1', SINK_SECRET: SECRET })
   const { id } = await json(replica.post('/telemetry/snapshot'))
   await delivery(replica, id, ({ error }) => error !== null)
@@ -313,7 +317,7 @@ t.test('an attempt that a redelivery has replaced records nothing', async (t) =>
   t.equal((await state())?.state, 'delivered')
 })
 
-/** Makes a process write every connection that it opens to stderr. */
+/** Makes a process report every connection that it opens on stderr. */
 const SPY = `data:text/javascript,${encodeURIComponent(`
   import { Socket } from 'node:net'
   const { connect } = Socket.prototype
