@@ -1,4 +1,4 @@
-// The log of a real process: one line when something changes, and none for what stays as it is.
+// The log of a real process: one line for each change of state.
 
 import { closeSync, openSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -17,7 +17,7 @@ t.jobs = 2
 
 const POLL_MS = 20
 
-/** Ends it and says how often it has logged each of these. */
+/** Ends the service and counts the log lines that begin with each message. */
 async function countLines(service: ServiceProcess, messages: string[]): Promise<Record<string, number>> {
   service.signal('SIGTERM')
   await service.exited
@@ -26,7 +26,7 @@ async function countLines(service: ServiceProcess, messages: string[]): Promise<
   )
 }
 
-/** Resolves once a metric has reached `least`. */
+/** Resolves when a metric has reached `least`. */
 async function untilMetric(service: ServiceProcess, name: string, least: number): Promise<void> {
   for (;;) {
     const text = await (await service.get('/metrics')).text()
@@ -36,79 +36,76 @@ async function untilMetric(service: ServiceProcess, name: string, least: number)
   }
 }
 
-t.test('from start to end: migrations, ready, each period once, its snapshot, shut down', async (t) => {
-  const { url } = await testDatabase(t, { unmigrated: true })
-  const service = await startProcess(t, { DATABASE_URL: url })
-  for (let period = 1; period <= 2; period++) {
-    for (let flush = 1; flush <= 3; flush++) {
-      await service.send()
-      await (await service.get('/telemetry/snapshot')).arrayBuffer() // flushes
-    }
-    await (await service.post('/telemetry/snapshot')).arrayBuffer()
-  }
-  const counts = await countLines(service, ['period opened', 'snapshot taken', 'ready', 'not ready'])
-  t.strictSame(counts, { 'period opened': 2, 'snapshot taken': 2, ready: 1, 'not ready': 0 })
-  t.strictSame(
-    service.logs.map(({ msg }) => msg).filter((msg) => !/^(no tokens are set|Server listening)/.test(msg)),
-    [
-      ...['database reached', 'migrations applied', 'ready'],
-      ...['period opened', 'snapshot taken', 'period opened', 'snapshot taken'],
-      ...['shutting down', 'shut down'],
-    ],
-  )
-  t.match(service.logs.find(({ msg }) => msg === 'migrations applied')?.migrations, ['0000_init'])
-  t.match(
-    service.logs.find(({ msg }) => msg === 'ready'),
-    { replica_id: /^[0-9a-f-]{36}$/, replica_name: 'test' },
-  )
-})
-
-t.test('a database that is away is lost once and reached once, however often it is tried', async (t) => {
-  const { url } = await testDatabase(t)
-  const proxy = await startProxy(t, Number(new URL(url).port))
-  const service = await startProcess(t, { DATABASE_URL: proxy.through(url), FLUSH_INTERVAL_MS: '50' })
-  proxy.setAway(true)
-  await service.send()
-  await untilMetric(service, 'boundary_usage_flushes_total{result="failed"}', 5)
-  proxy.setAway(false)
-  await untilMetric(service, 'boundary_usage_flushes_total{result="applied"}', 1)
-  t.strictSame(await countLines(service, ['database lost', 'database reached', 'flush failed']), {
-    'database lost': 1,
-    'database reached': 2,
-    'flush failed': 0,
-  })
-})
-
 t.test(
-  'flushes that fail, and a replica that is not ready, are told once, and so is their end',
+  'the log from start to shutdown: migrations, readiness, each period and its snapshot once',
   async (t) => {
-    const { url, sql } = await testDatabase(t, { altered: true })
-    const service = await startProcess(t, { DATABASE_URL: url, FLUSH_INTERVAL_MS: '50' })
-    await sql`alter table boundary_usage_stats rename to away`
-    await service.send()
-    t.match(await service.log('not ready'), { level: 40, reason: /over 10 flush intervals/ })
-    await sql`alter table away rename to boundary_usage_stats`
-    await service.log('flushes work again')
+    const { url } = await testDatabase(t, { unmigrated: true })
+    const service = await startProcess(t, { DATABASE_URL: url })
+    for (let period = 1; period <= 2; period++) {
+      for (let flush = 1; flush <= 3; flush++) {
+        await service.send()
+        await (await service.get('/telemetry/snapshot')).arrayBuffer() // flushes
+      }
+      await (await service.post('/telemetry/snapshot')).arrayBuffer()
+    }
+    const counts = await countLines(service, ['period opened', 'snapshot taken', 'ready', 'not ready'])
+    t.strictSame(counts, { 'period opened': 2, 'snapshot taken': 2, ready: 1, 'not ready': 0 })
     t.strictSame(
-      await countLines(service, [
-        'flush failed',
-        'flushes work again',
-        'not ready',
-        'ready',
-        'database lost',
-      ]),
-      {
-        'flush failed': 1,
-        'flushes work again': 1,
-        'not ready': 1,
-        ready: 2,
-        'database lost': 0,
-      },
+      service.logs.map(({ msg }) => msg).filter((msg) => !/^(no tokens are set|Server listening)/.test(msg)),
+      [
+        ...['database reached', 'migrations applied', 'ready'],
+        ...['period opened', 'snapshot taken', 'period opened', 'snapshot taken'],
+        ...['shutting down', 'shut down'],
+      ],
+    )
+    t.match(service.logs.find(({ msg }) => msg === 'migrations applied')?.migrations, ['0000_init'])
+    t.match(
+      service.logs.find(({ msg }) => msg === 'ready'),
+      { replica_id: /^[0-9a-f-]{36}$/, replica_name: 'test' },
     )
   },
 )
 
-t.test('scheduled snapshots that fail are told once, and so is their end', async (t) => {
+t.test(
+  'an outage of the database is logged once when it begins and once when it ends, whatever the number of attempts',
+  async (t) => {
+    const { url } = await testDatabase(t)
+    const proxy = await startProxy(t, Number(new URL(url).port))
+    const service = await startProcess(t, { DATABASE_URL: proxy.through(url), FLUSH_INTERVAL_MS: '50' })
+    proxy.setAway(true)
+    await service.send()
+    await untilMetric(service, 'boundary_usage_flushes_total{result="failed"}', 5)
+    proxy.setAway(false)
+    await untilMetric(service, 'boundary_usage_flushes_total{result="applied"}', 1)
+    t.strictSame(await countLines(service, ['database lost', 'database reached', 'flush failed']), {
+      'database lost': 1,
+      'database reached': 2,
+      'flush failed': 0,
+    })
+  },
+)
+
+t.test('failing flushes and lost readiness are logged once, and so is their recovery', async (t) => {
+  const { url, sql } = await testDatabase(t, { altered: true })
+  const service = await startProcess(t, { DATABASE_URL: url, FLUSH_INTERVAL_MS: '50' })
+  await sql`alter table boundary_usage_stats rename to away`
+  await service.send()
+  t.match(await service.log('not ready'), { level: 40, reason: /over 10 flush intervals/ })
+  await sql`alter table away rename to boundary_usage_stats`
+  await service.log('flushes work again')
+  t.strictSame(
+    await countLines(service, ['flush failed', 'flushes work again', 'not ready', 'ready', 'database lost']),
+    {
+      'flush failed': 1,
+      'flushes work again': 1,
+      'not ready': 1,
+      ready: 2,
+      'database lost': 0,
+    },
+  )
+})
+
+t.test('failing scheduled snapshots are logged once, and so is their recovery', async (t) => {
   const { url, sql } = await testDatabase(t, { altered: true })
   const service = await startProcess(t, { DATABASE_URL: url, SNAPSHOT_INTERVAL_MS: '1000' })
   await sql`alter table telemetry_snapshots rename to away`
@@ -121,39 +118,45 @@ t.test('scheduled snapshots that fail are told once, and so is their end', async
   })
 })
 
-t.test('a sink that fails is told once, whatever is delivered to it, and so is its recovery', async (t) => {
-  const sink = await startSink(t)
-  const { url } = await testDatabase(t)
-  const service = await startProcess(t, { DATABASE_URL: url, ...sink.env })
-  sink.answer((response) => response.writeHead(500).end())
-  const first = await json(service.post('/telemetry/snapshot'))
-  const second = await json(service.post('/telemetry/snapshot'))
-  await untilMetric(service, 'boundary_usage_deliveries_total{result="failed"}', 2)
-  await service.post(`/telemetry/snapshots/${first.id}/redeliver`)
-  await untilMetric(service, 'boundary_usage_deliveries_total{result="failed"}', 3)
+t.test(
+  'a failing sink is logged once, whatever the number of deliveries, and so is its recovery',
+  async (t) => {
+    const sink = await startSink(t)
+    const { url } = await testDatabase(t)
+    const service = await startProcess(t, { DATABASE_URL: url, ...sink.env })
+    sink.answer((response) => response.writeHead(500).end())
+    const first = await json(service.post('/telemetry/snapshot'))
+    const second = await json(service.post('/telemetry/snapshot'))
+    await untilMetric(service, 'boundary_usage_deliveries_total{result="failed"}', 2)
+    await service.post(`/telemetry/snapshots/${first.id}/redeliver`)
+    await untilMetric(service, 'boundary_usage_deliveries_total{result="failed"}', 3)
 
-  sink.answer((response) => response.writeHead(204).end())
-  for (const { id } of [first, second]) await service.post(`/telemetry/snapshots/${id}/redeliver`)
-  await untilMetric(service, 'boundary_usage_deliveries_total{result="delivered"}', 2)
+    sink.answer((response) => response.writeHead(204).end())
+    for (const { id } of [first, second]) await service.post(`/telemetry/snapshots/${id}/redeliver`)
+    await untilMetric(service, 'boundary_usage_deliveries_total{result="delivered"}', 2)
 
-  t.strictSame(await countLines(service, ['delivery failed', 'deliveries work again', 'delivery given up']), {
-    'delivery failed': 1,
-    'deliveries work again': 1,
-    'delivery given up': 0,
-  })
-  t.match(
-    service.logs.find(({ msg }) => msg.startsWith('delivery failed')),
-    {
-      level: 40,
-      snapshot_id: first.id,
-      attempt: 1,
-      error: 'status 500',
-    },
-  )
-  t.notOk(service.stdout.includes('key=of-the-sink'), 'the address of the sink is a secret')
-})
+    t.strictSame(
+      await countLines(service, ['delivery failed', 'deliveries work again', 'delivery given up']),
+      {
+        'delivery failed': 1,
+        'deliveries work again': 1,
+        'delivery given up': 0,
+      },
+    )
+    t.match(
+      service.logs.find(({ msg }) => msg.startsWith('delivery failed')),
+      {
+        level: 40,
+        snapshot_id: first.id,
+        attempt: 1,
+        error: 'status 500',
+      },
+    )
+    t.notOk(service.stdout.includes('key=of-the-sink'), 'the URL of the sink is secret')
+  },
+)
 
-t.test('a fault after the answer was sent is logged, without the request and its token', async (t) => {
+t.test('an error after the response was sent is logged, without the request and its token', async (t) => {
   const lines: string[] = []
   const log = createLog('info', { write: (line) => void lines.push(line) })
   const app = Fastify(requestLogging(log))
@@ -167,7 +170,7 @@ t.test('a fault after the answer was sent is logged, without the request and its
   t.notMatch(lines.join(''), 'secret')
 })
 
-t.test('a terminal gets lines for people, everything else JSON', async (t) => {
+t.test('a terminal gets human-readable lines, everything else JSON', async (t) => {
   const written = async (isTerminal: boolean) => {
     const file = join(t.testdir(), 'log')
     const fd = openSync(file, 'w')

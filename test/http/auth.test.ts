@@ -1,4 +1,4 @@
-// Who may do what: tokens of two roles, agents' JWTs, and what each may not do.
+// Authentication and authorization: tokens of two roles, agents' JWTs, and what each does not authorize.
 
 import { createHmac, generateKeyPairSync, type KeyObject, randomUUID, sign } from 'node:crypto'
 import t, { type Test } from 'tap'
@@ -15,7 +15,7 @@ const tokens = { AGENT_TOKENS: `${AGENT}, ${AGENT_2}`, ADMIN_TOKENS: `${ADMIN},$
 
 const bearer = (token: string) => ({ authorization: `Bearer ${token}` })
 
-async function refused(t: Test, response: Response, status: number, message: RegExp): Promise<void> {
+async function rejected(t: Test, response: Response, status: number, message: RegExp): Promise<void> {
   t.equal(response.status, status, String(message))
   t.match(await response.json(), { statusCode: status, code: /^[A-Z_]+$/, message })
   t.equal(response.headers.get('www-authenticate'), status === 401 ? 'Bearer' : null)
@@ -33,13 +33,13 @@ const adminRoutes: ((replica: Replica, headers: Record<string, string>) => Promi
   (replica, headers) => replica.get('/telemetry/replicas', headers),
 ]
 
-t.test('without tokens the service is open', async (t) => {
+t.test('without tokens, the service is open', async (t) => {
   const replica = await start(t, {})
   t.equal((await replica.send()).status, 202)
-  for (const ask of adminRoutes) t.equal((await ask(replica, {})).status, 200)
+  for (const send of adminRoutes) t.equal((await send(replica, {})).status, 200)
 })
 
-t.test('without tokens it is not open to pages of other sites', async (t) => {
+t.test('without tokens, requests from pages of other sites are rejected', async (t) => {
   const { url } = await testDatabase(t)
   const replica = await startReplica(t, url)
   for (const [site, status] of [
@@ -57,25 +57,25 @@ t.test('without tokens it is not open to pages of other sites', async (t) => {
   }
 })
 
-t.test('any token of a role lets that role pass, and no other', async (t) => {
+t.test('every token of a role authorizes that role and no other', async (t) => {
   const replica = await start(t, tokens)
   for (const token of [AGENT, AGENT_2]) {
     t.equal((await replica.send({}, bearer(token))).status, 202)
-    for (const ask of adminRoutes)
-      await refused(t, await ask(replica, bearer(token)), 403, /^admin token required$/)
+    for (const send of adminRoutes)
+      await rejected(t, await send(replica, bearer(token)), 403, /^admin token required$/)
   }
   for (const token of [ADMIN, ADMIN_2]) {
-    for (const ask of adminRoutes) t.equal((await ask(replica, bearer(token))).status, 200)
-    await refused(t, await replica.send({}, bearer(token)), 403, /^agent token required$/)
+    for (const send of adminRoutes) t.equal((await send(replica, bearer(token))).status, 200)
+    await rejected(t, await replica.send({}, bearer(token)), 403, /^agent token required$/)
   }
   t.equal(
     (await replica.send({}, { authorization: `bearer  ${AGENT} ` })).status,
     202,
-    'the scheme in either case',
+    'the scheme is case-insensitive',
   )
 })
 
-t.test('no token or an unknown one is 401 and counts nothing', async (t) => {
+t.test('a missing or unknown token is 401 and counts nothing', async (t) => {
   const replica = await start(t, tokens)
   for (const headers of [
     {},
@@ -87,16 +87,17 @@ t.test('no token or an unknown one is 401 and counts nothing', async (t) => {
     bearer(`${AGENT}, ${AGENT_2}`),
     bearer('a.b.c'),
   ]) {
-    await refused(t, await replica.send({}, headers), 401, /Authorization: Bearer/)
-    for (const ask of adminRoutes) await refused(t, await ask(replica, headers), 401, /Authorization: Bearer/)
+    await rejected(t, await replica.send({}, headers), 401, /Authorization: Bearer/)
+    for (const send of adminRoutes)
+      await rejected(t, await send(replica, headers), 401, /Authorization: Bearer/)
   }
   t.strictSame(replica.app.counting.tracker.unflushed, { allowed: 0, denied: 0 })
 })
 
-t.test('/metrics wants its own token where one is set; the probes are open', async (t) => {
+t.test('/metrics requires its own token if one is set; the probes are open', async (t) => {
   const replica = await start(t, { ...tokens, METRICS_TOKEN: METRICS })
   for (const token of ['', AGENT, ADMIN])
-    await refused(t, await replica.get('/metrics', bearer(token)), 401, /Authorization: Bearer/)
+    await rejected(t, await replica.get('/metrics', bearer(token)), 401, /Authorization: Bearer/)
   t.equal((await replica.get('/metrics', bearer(METRICS))).status, 200)
   for (const path of ['/-/healthy', '/-/ready', '/openapi.json'])
     t.equal((await replica.get(path)).status, 200, path)
@@ -149,8 +150,8 @@ function jwt(algorithm: string, signer: Signer, claims: Record<string, unknown>)
 const now = () => Math.floor(Date.now() / 1000)
 
 for (const { algorithm, key, signer } of schemes)
-  t.test(`${algorithm}: a JWT says for whom a batch counts`, async (t) => {
-    // The key as one line of an env file holds it.
+  t.test(`${algorithm}: a JWT determines the workspace and owner of a batch`, async (t) => {
+    // The key on one line, as in an env file.
     const env = {
       AGENT_JWT_KEY: key.trim().replaceAll('\n', '\\n'),
       AGENT_JWT_ALGORITHM: algorithm,
@@ -173,15 +174,15 @@ for (const { algorithm, key, signer } of schemes)
       allowed_requests: 3,
     })
     const { unflushed } = replica.app.counting.tracker
-    await refused(
+    await rejected(
       t,
       await replica.send({ ...ids, workspace_id: randomUUID() }, headers),
       403,
       /body\/workspace_id/,
     )
-    await refused(t, await replica.send({ ...ids, owner_id: randomUUID() }, headers), 403, /body\/owner_id/)
-    for (const ask of adminRoutes)
-      await refused(t, await ask(replica, headers), 403, /^admin token required: /)
+    await rejected(t, await replica.send({ ...ids, owner_id: randomUUID() }, headers), 403, /body\/owner_id/)
+    for (const send of adminRoutes)
+      await rejected(t, await send(replica, headers), 403, /^admin token required: /)
 
     for (const [claimed, status, message] of [
       [{ ...claims, exp: now() - 1 }, 401, /expired/],
@@ -190,21 +191,21 @@ for (const { algorithm, key, signer } of schemes)
       [{ ...ids, owner_id: 17 }, 403, /claims workspace_id and owner_id/],
       [{ ...ids, workspace_id: 'mine' }, 403, /claims workspace_id and owner_id/],
     ] as const)
-      await refused(t, await replica.send({}, bearer(jwt(algorithm, signer, claimed))), status, message)
+      await rejected(t, await replica.send({}, bearer(jwt(algorithm, signer, claimed))), status, message)
 
     const other = algorithm === 'HS256' ? 'RS256' : 'HS256'
     for (const forged of [
       jwt(algorithm, (data) => signer(`${data}x`), claims),
       jwt('none', () => Buffer.alloc(0), claims),
-      jwt(other, hmac(key), claims), // the public key taken for a secret
+      jwt(other, hmac(key), claims), // the public key used as a secret
       jwt(algorithm, hmac('another secret of thirty-two characters'), claims),
       'a.b.c',
     ])
-      await refused(t, await replica.send({}, bearer(forged)), 401, /Authorization: Bearer/)
-    t.strictSame(replica.app.counting.tracker.unflushed, unflushed, 'and nothing was counted')
+      await rejected(t, await replica.send({}, bearer(forged)), 401, /Authorization: Bearer/)
+    t.strictSame(replica.app.counting.tracker.unflushed, unflushed, 'nothing was counted')
   })
 
-t.test('tokens and JWTs of agents may be used side by side', async (t) => {
+t.test('agents can use tokens and JWTs side by side', async (t) => {
   const replica = await start(t, { ...tokens, AGENT_JWT_KEY: secret, AGENT_JWT_ALGORITHM: 'HS256' })
   const claims = { workspace_id: randomUUID(), owner_id: randomUUID() }
   t.equal((await replica.send({}, bearer(AGENT))).status, 202)
@@ -217,7 +218,7 @@ t.test('tokens and JWTs of agents may be used side by side', async (t) => {
     ).status,
     202,
   )
-  await refused(
+  await rejected(
     t,
     await replica.send({ workspace_id: undefined }, bearer(AGENT)),
     400,
@@ -232,5 +233,5 @@ t.test('credentials are checked before the body is read', async (t) => {
     headers: { 'content-type': 'application/json' },
     body: JSON.stringify(batch()).slice(1),
   })
-  await refused(t, response, 401, /no bearer token/)
+  await rejected(t, response, 401, /no bearer token/)
 })

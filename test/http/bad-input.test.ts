@@ -1,4 +1,4 @@
-// Everything an agent can get wrong: refused with a message that says what to change, and nothing counted.
+// Invalid requests: each is rejected with a message that says what is wrong, and counts nothing.
 
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
@@ -9,7 +9,7 @@ import { testDatabase } from '../helpers/database.js'
 import { exchange, head } from '../helpers/raw.js'
 import { allowedLog, batch, json, logs, type Replica, startReplica } from '../helpers/replica.js'
 
-/** Runs `test` against a replica that has counted one batch, then checks that it is still all, and that it still serves. */
+/** Runs `test` against a replica that has counted one batch, then checks that nothing else was counted and that it serves. */
 async function countsNothing(
   t: Test,
   test: (replica: Replica) => Promise<void>,
@@ -21,17 +21,17 @@ async function countsNothing(
   const { tracker } = replica.app.counting
   const before = { ...tracker.unflushed, ...tracker.tracked }
   await test(replica)
-  t.strictSame({ ...tracker.unflushed, ...tracker.tracked }, before, 'the counts did not move')
+  t.strictSame({ ...tracker.unflushed, ...tracker.tracked }, before, 'nothing was counted')
   t.match(await json(replica.get('/telemetry/snapshot')), {
     unique_workspaces: 1,
     unique_users: 1,
     allowed_requests: 7,
     denied_requests: 5,
   })
-  t.equal((await replica.send()).status, 202, 'and it goes on serving')
+  t.equal((await replica.send()).status, 202, 'the replica still serves')
 }
 
-async function refused(t: Test, response: Response, status: number, message: RegExp): Promise<void> {
+async function rejected(t: Test, response: Response, status: number, message: RegExp): Promise<void> {
   t.equal(response.status, status, String(message))
   t.match(await response.json(), { statusCode: status, code: /^[A-Z_]+$/, error: /\w/, message })
 }
@@ -49,7 +49,7 @@ function post(
   })
 }
 
-t.test('wrong types and values at every field', async (t) => {
+t.test('wrong types and values in every field', async (t) => {
   const log = (fields: Record<string, unknown>) => ({
     logs: [allowedLog, allowedLog, { ...allowedLog, ...fields }],
   })
@@ -119,11 +119,11 @@ t.test('wrong types and values at every field', async (t) => {
     [{ logs: logs(1001, 0) }, /body\/logs must NOT have more than 1000 items/],
   ]
   await countsNothing(t, async (replica) => {
-    for (const [fields, message] of faults) await refused(t, await replica.send(fields), 400, message)
+    for (const [fields, message] of faults) await rejected(t, await replica.send(fields), 400, message)
   })
 })
 
-t.test('times that are no times are refused, and those at the edges are taken', async (t) => {
+t.test('invalid times are rejected, and valid ones at the limits are accepted', async (t) => {
   const { url } = await testDatabase(t)
   const replica = await startReplica(t, url)
   const send = (time: string) => replica.send({ logs: [{ ...allowedLog, time }] })
@@ -153,7 +153,7 @@ t.test('times that are no times are refused, and those at the edges are taken', 
     '2026-01-31T12:30:00Z\n',
     '١٢٣٤-01-31T12:30:00Z',
   ])
-    await refused(t, await send(time), 400, /body\/logs\/0\/time must match format "date-time"/)
+    await rejected(t, await send(time), 400, /body\/logs\/0\/time must match format "date-time"/)
   t.strictSame(replica.app.counting.tracker.unflushed, { allowed: 0, denied: 0 })
   for (const time of [
     '2026-01-31T12:30:00Z',
@@ -165,39 +165,39 @@ t.test('times that are no times are refused, and those at the edges are taken', 
     t.equal((await send(time)).status, 202, time)
 })
 
-t.test('bodies that are no batch', async (t) => {
+t.test('bodies that are not a batch', async (t) => {
   const whole = JSON.stringify(batch())
   const nested = `{"deep":${'['.repeat(1_000_000)}${']'.repeat(1_000_000)},${whole.slice(1)}`
   await countsNothing(t, async (replica) => {
-    await refused(t, await post(replica, whole.slice(0, -20)), 400, /JSON/)
-    await refused(t, await post(replica, ''), 400, /the body is not valid JSON: Unexpected end/)
+    await rejected(t, await post(replica, whole.slice(0, -20)), 400, /JSON/)
+    await rejected(t, await post(replica, ''), 400, /the body is not valid JSON: Unexpected end/)
     const nothing = await fetch(`${replica.url}/boundary/logs`, { method: 'POST' })
-    await refused(t, nothing, 400, /body must be object/)
-    await refused(t, await post(replica, `\uFEFF\u0000${whole}`), 400, /JSON/)
-    await refused(t, await post(replica, whole.replace('true', 'NaN')), 400, /JSON/)
-    await refused(t, await post(replica, Buffer.from([0xff, 0xfe, 0x00])), 400, /JSON/)
+    await rejected(t, nothing, 400, /body must be object/)
+    await rejected(t, await post(replica, `\uFEFF\u0000${whole}`), 400, /JSON/)
+    await rejected(t, await post(replica, whole.replace('true', 'NaN')), 400, /JSON/)
+    await rejected(t, await post(replica, Buffer.from([0xff, 0xfe, 0x00])), 400, /JSON/)
     for (const value of ['null', '17', '"batch"', 'true', `[${whole}]`])
-      await refused(t, await post(replica, value), 400, /body must be object/)
-    await refused(
+      await rejected(t, await post(replica, value), 400, /body must be object/)
+    await rejected(
       t,
       await post(replica, whole.replace('"logs":', '"logs":1e999,"logs_":')),
       400,
       /body\/logs must be array/,
     )
     const owner = `"__proto__":{"owner_id":${JSON.stringify(batch().owner_id)}}`
-    await refused(t, await post(replica, whole.replace(/"owner_id":"[^"]*"/, owner)), 400, /'owner_id'/)
+    await rejected(t, await post(replica, whole.replace(/"owner_id":"[^"]*"/, owner)), 400, /'owner_id'/)
     for (const deep of ['['.repeat(1_000_000), nested.slice(0, -1)])
-      await refused(t, await post(replica, deep), 400, /JSON/)
+      await rejected(t, await post(replica, deep), 400, /JSON/)
   })
 })
 
-t.test('a byte order mark is no part of the text', async (t) => {
+t.test('a byte order mark is ignored', async (t) => {
   const { url } = await testDatabase(t)
   const replica = await startReplica(t, url)
   t.equal((await post(replica, `\uFEFF${JSON.stringify(batch())}`)).status, 202)
 })
 
-t.test('a body that no route asks for is not read', async (t) => {
+t.test('a body is not read on a route that does not take one', async (t) => {
   const { url } = await testDatabase(t)
   const replica = await startReplica(t, url)
   for (const [method, path] of [
@@ -208,30 +208,30 @@ t.test('a body that no route asks for is not read', async (t) => {
       t.equal(await answerBeforeBody(replica.url, method, path, type), 404, `${method} ${path} ${type}`)
 })
 
-/** The status that is answered while all of the body is still to come. */
+/** The status of the response to a request whose body is never sent. */
 async function answerBeforeBody(url: string, method: string, path: string, type: string): Promise<number> {
   const request = httpRequest(url + path, {
     method,
     headers: { 'content-type': type, 'content-length': 1_000 },
   })
   request.flushHeaders()
-  request.on('error', () => {}) // it is never sent
+  request.on('error', () => {}) // the body is never sent
   const [response] = (await once(request, 'response')) as [IncomingMessage]
   request.destroy()
   return response.statusCode ?? 0
 }
 
-t.test('keys that could poison a prototype are ignored like other fields that nobody knows', async (t) => {
+t.test('keys that could pollute a prototype are ignored like other unknown fields', async (t) => {
   const { url } = await testDatabase(t)
   const replica = await startReplica(t, url)
   const whole = JSON.stringify(batch({ logs: logs(2, 1) }))
   const poison = '"__proto__":{"x":1},"constructor":{"prototype":{"x":1}},'
   const body = whole.replaceAll('{"', `{${poison}"`)
   t.same(await json(post(replica, body)), { allowed: 2, denied: 1, skipped: 0 })
-  t.notOk('x' in {}, 'no prototype was touched')
+  t.notOk('x' in {}, 'no prototype was changed')
 })
 
-t.test('deep nesting in a field that is ignored does no harm', async (t) => {
+t.test('deep nesting in an ignored field is harmless', async (t) => {
   const { url } = await testDatabase(t)
   const replica = await startReplica(t, url)
   const whole = JSON.stringify(batch())
@@ -239,7 +239,7 @@ t.test('deep nesting in a field that is ignored does no harm', async (t) => {
   t.equal((await post(replica, deep)).status, 202)
 })
 
-t.test('content types and encodings that are not taken', async (t) => {
+t.test('unsupported content types and encodings', async (t) => {
   const whole = JSON.stringify(batch())
   await countsNothing(t, async (replica) => {
     for (const type of [
@@ -249,9 +249,9 @@ t.test('content types and encodings that are not taken', async (t) => {
       'nonsense',
       'a/b/c',
     ])
-      await refused(t, await post(replica, whole, { 'content-type': type }), 415, /media type|content type/i)
+      await rejected(t, await post(replica, whole, { 'content-type': type }), 415, /media type|content type/i)
     for (const encoding of ['br', 'deflate', 'zstd', 'gzip, gzip', 'nonsense'])
-      await refused(
+      await rejected(
         t,
         await post(replica, whole, { 'content-encoding': encoding }),
         415,
@@ -266,16 +266,16 @@ t.test('content types and encodings that are not taken', async (t) => {
   })
 })
 
-t.test('gzip that is broken', async (t) => {
+t.test('invalid gzip', async (t) => {
   const packed = gzipSync(JSON.stringify(batch({ logs: logs(100, 100) })))
   const gzip = { 'content-encoding': 'gzip' }
   const flipped = Buffer.from(packed)
   flipped[20] = (flipped[20] ?? 0) ^ 0xff
   await countsNothing(t, async (replica) => {
     for (const body of [packed.subarray(0, -10), flipped, Buffer.from('not gzip'), JSON.stringify(batch())])
-      await refused(t, await post(replica, body, gzip), 400, /the body is not valid gzip/)
-    await refused(t, await post(replica, gzipSync('{'), gzip), 400, /JSON/)
-    await refused(
+      await rejected(t, await post(replica, body, gzip), 400, /the body is not valid gzip/)
+    await rejected(t, await post(replica, gzipSync('{'), gzip), 400, /JSON/)
+    await rejected(
       t,
       await post(replica, gzipSync(''), gzip),
       400,
@@ -284,13 +284,13 @@ t.test('gzip that is broken', async (t) => {
   })
 })
 
-t.test('bodies over the limit, as sent, chunked, or decompressed', async (t) => {
+t.test('bodies over the limit: plain, chunked or after decompression', async (t) => {
   const BODY_LIMIT_BYTES = '65536'
   const padded = JSON.stringify(batch({ padding: ' '.repeat(65_536) }))
   await countsNothing(
     t,
     async (replica) => {
-      await refused(t, await post(replica, padded), 413, /too large/)
+      await rejected(t, await post(replica, padded), 413, /too large/)
       const chunked = new ReadableStream({
         start(controller) {
           controller.enqueue(Buffer.from(padded.slice(0, 40_000)))
@@ -298,8 +298,8 @@ t.test('bodies over the limit, as sent, chunked, or decompressed', async (t) => 
           controller.close()
         },
       })
-      await refused(t, await post(replica, chunked), 413, /too large/)
-      await refused(
+      await rejected(t, await post(replica, chunked), 413, /too large/)
+      await rejected(
         t,
         await post(replica, gzipSync(padded), { 'content-encoding': 'gzip' }),
         413,
@@ -310,18 +310,18 @@ t.test('bodies over the limit, as sent, chunked, or decompressed', async (t) => 
   )
 })
 
-t.test('a gzip bomb is refused at the limit, not unpacked', async (t) => {
+t.test('a gzip bomb is rejected at the limit, not decompressed', async (t) => {
   const bomb = gzipSync(Buffer.alloc(512 * 1024 * 1024, ' '), { level: 9 })
   await countsNothing(t, async (replica) => {
     const before = process.memoryUsage.rss()
     for (let n = 0; n < 3; n++)
-      await refused(t, await post(replica, bomb, { 'content-encoding': 'gzip' }), 413, /too large/)
+      await rejected(t, await post(replica, bomb, { 'content-encoding': 'gzip' }), 413, /too large/)
     const grown = (process.memoryUsage.rss() - before) / 1024 / 1024
     t.ok(grown < 128, `${bomb.length} bytes, packed from 512 MiB, took ${Math.round(grown)} MiB`)
   })
 })
 
-t.test('a client that never finishes its body is cut off', async (t) => {
+t.test('a client that never finishes its body is disconnected', async (t) => {
   await countsNothing(
     t,
     async (replica) => {
@@ -338,7 +338,7 @@ t.test('a client that never finishes its body is cut off', async (t) => {
   )
 })
 
-t.test('a client that hangs up in the middle of its body', async (t) => {
+t.test('a client that disconnects in the middle of its body', async (t) => {
   await countsNothing(t, async (replica) => {
     const whole = JSON.stringify(batch())
     for (const part of [0, 1, whole.length - 1])
@@ -346,7 +346,7 @@ t.test('a client that hangs up in the middle of its body', async (t) => {
   })
 })
 
-t.test('bytes that are no HTTP, and headers that are too large', async (t) => {
+t.test('bytes that are not HTTP, and headers that are too large', async (t) => {
   await countsNothing(t, async (replica) => {
     const whole = JSON.stringify(batch())
     for (const bytes of [
@@ -366,7 +366,7 @@ t.test('bytes that are no HTTP, and headers that are too large', async (t) => {
   })
 })
 
-t.test('paths and methods that there are not', async (t) => {
+t.test('unknown paths and methods', async (t) => {
   await countsNothing(t, async (replica) => {
     for (const [method, path] of [
       ['GET', '/boundary/logs'],
@@ -378,7 +378,7 @@ t.test('paths and methods that there are not', async (t) => {
       ['GET', '/telemetry/../../etc/passwd'],
     ] as const) {
       const response = await fetch(replica.url + path, { method })
-      await refused(t, response, 404, /no such route/)
+      await rejected(t, response, 404, /no such route/)
     }
     t.match(
       await exchange(

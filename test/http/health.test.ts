@@ -1,4 +1,4 @@
-// The probes and the scrape, as Kubernetes and Prometheus meet them.
+// The probes and metrics, as Kubernetes and Prometheus request them.
 
 import { Registry } from 'prom-client'
 import t from 'tap'
@@ -7,7 +7,7 @@ import { startProxy } from '../faults/proxy.js'
 import { testDatabase } from '../helpers/database.js'
 import { json, logs, startReplica } from '../helpers/replica.js'
 
-t.test('a replica that serves is healthy and ready', async (t) => {
+t.test('a serving replica is healthy and ready', async (t) => {
   const { url } = await testDatabase(t)
   const replica = await startReplica(t, url)
   for (const path of ['/-/healthy', '/-/ready']) {
@@ -18,24 +18,24 @@ t.test('a replica that serves is healthy and ready', async (t) => {
 })
 
 t.test(
-  'it stays ready through a short outage, is not ready after ten flush intervals, and recovers',
+  'a replica stays ready during a short outage, is not ready after ten flush intervals, and recovers',
   async (t) => {
     const { url } = await testDatabase(t)
     const proxy = await startProxy(t, Number(new URL(url).port))
     const replica = await startReplica(t, proxy.through(url), { FLUSH_INTERVAL_MS: '100' })
     proxy.setAway(true)
-    t.equal((await replica.get('/-/ready')).status, 200, 'nothing is waiting for the database')
+    t.equal((await replica.get('/-/ready')).status, 200, 'no usage waits for the database')
     await replica.send()
-    t.equal((await replica.get('/-/ready')).status, 200, 'what waits has not waited long')
+    t.equal((await replica.get('/-/ready')).status, 200, 'the usage has not waited long')
 
-    const refused = await until(() => replica.get('/-/ready'), 503)
-    t.equal(refused.headers.get('retry-after'), '1')
-    t.match(await refused.json(), { status: 'unavailable', reasons: [/10 flush intervals/] })
+    const notReady = await until(() => replica.get('/-/ready'), 503)
+    t.equal(notReady.headers.get('retry-after'), '1')
+    t.match(await notReady.json(), { status: 'unavailable', reasons: [/10 flush intervals/] })
     t.ok(replica.app.counting.tracker.unflushedAge > 1_000)
     t.match(await scrape(), /^boundary_usage_ready 0$/m)
     t.ok(Number(/^boundary_usage_unflushed_age_seconds (\S+)$/m.exec(await scrape())?.[1]) > 1)
-    t.equal((await replica.get('/-/healthy')).status, 200, 'it is healthy all the same')
-    t.equal((await replica.send()).status, 202, 'and goes on counting')
+    t.equal((await replica.get('/-/healthy')).status, 200, 'the replica is still healthy')
+    t.equal((await replica.send()).status, 202, 'and still counts')
 
     proxy.setAway(false)
     await until(() => replica.get('/-/ready'), 200)
@@ -56,7 +56,7 @@ t.test(
   },
 )
 
-t.test('every metric of the service is exported, with values that follow what happens', async (t) => {
+t.test('every metric of the service is exported, with correct values', async (t) => {
   const { url } = await testDatabase(t)
   const replica = await startReplica(t, url)
   await replica.send({ logs: [...logs(6, 4), { allowed: true }] })
@@ -137,7 +137,7 @@ t.test('metrics follow the naming conventions, and none has an id as a label', a
   t.ok(own.length >= 13)
   for (const { name, help, type } of own) {
     t.match(name, /^[a-z][a-z0-9_]*[a-z]$/)
-    t.match(help, /^[A-Z].*\.$/, `${name} says what it is`)
+    t.match(help, /^[A-Z].*\.$/, `${name} has a help text`)
     t.equal(
       String(type) === 'counter',
       name.endsWith('_total'),

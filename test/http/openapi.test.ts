@@ -1,4 +1,4 @@
-// The committed contract: what the routes say, complete, and served.
+// The committed OpenAPI document: it matches the routes, is complete, and is served.
 
 import { execFile } from 'node:child_process'
 import { readFile } from 'node:fs/promises'
@@ -28,13 +28,13 @@ interface Document {
 
 const committed = async () => JSON.parse(await readFile(file, 'utf8')) as Document
 
-t.test('openapi.json is what the routes say, and is served as it is', async (t) => {
+t.test('openapi.json matches the routes, and is served unchanged', async (t) => {
   const { url } = await testDatabase(t)
   const replica = await startReplica(t, url)
   t.strictSame(await json<Document>(replica.get('/openapi.json')), await committed(), 'npm run openapi')
 })
 
-t.test('it holds every route, each with its refusals', async (t) => {
+t.test('the document contains every route, each with its errors', async (t) => {
   const { openapi, paths } = await committed()
   t.equal(openapi, '3.1.0')
   const statuses = Object.fromEntries(
@@ -69,14 +69,14 @@ t.test('it holds every route, each with its refusals', async (t) => {
     }
 })
 
-t.test('an OpenAPI linter finds nothing', async (t) => {
+t.test('an OpenAPI linter finds no problem', async (t) => {
   const require = createRequire(import.meta.url)
   const cli = join(dirname(require.resolve('@redocly/cli/package.json')), 'bin/cli.js')
   const env = { ...process.env, REDOCLY_TELEMETRY: 'off', REDOCLY_SUPPRESS_UPDATE_NOTICE: 'true' }
   await t.resolves(run(process.execPath, [cli, 'lint', file], { cwd: root, env }))
 })
 
-t.test('the API is browsable at /docs, from this host alone', async (t) => {
+t.test('the API is browsable at /docs, with resources of this host only', async (t) => {
   const { url } = await testDatabase(t)
   const replica = await startReplica(t, url)
   const page = await replica.get('/docs')

@@ -1,4 +1,4 @@
-// Overload: what counts as one, and what does not.
+// Overload: when requests are rejected, and when they are not.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 import Fastify, { type FastifyInstance } from 'fastify'

@@ -7,7 +7,7 @@ import { testDatabase } from '../helpers/database.js'
 import { startReplica } from '../helpers/replica.js'
 
 t.test(
-  'batches over the limit are 429 with Retry-After, for that credential alone, and count nothing',
+  'batches over the limit are 429 with Retry-After, for that credential only, and count nothing',
   async (t) => {
     const { url } = await testDatabase(t)
     const one = 'agent-token-agent-token-1'
@@ -36,7 +36,7 @@ t.test(
   },
 )
 
-t.test('no credential that is refused uses up the limit of one that is known', async (t) => {
+t.test('rejected credentials do not use up the limit of a known one', async (t) => {
   const { url } = await testDatabase(t)
   const token = 'agent-token-agent-token-1'
   const replica = await startReplica(t, url, {
@@ -49,11 +49,11 @@ t.test('no credential that is refused uses up the limit of one that is known', a
 })
 
 t.test(
-  'a window lasts a minute from its first batch, and credentials without end are forgotten oldest first',
+  'a window lasts one minute from its first batch, and the oldest windows are dropped first',
   async (t) => {
     let now = 0
     const hook = limitRate(1)
-    /** Seconds to wait, or 0 if it passed. */
+    /** The Retry-After of a batch, or 0 if it is accepted. */
     const send = (credential: string) => {
       let wait = 0
       const reply = {
@@ -61,13 +61,13 @@ t.test(
           wait = seconds
         },
       }
-      let refused: Error | undefined
+      let rejection: Error | undefined
       const request = { credential, arrivedAt: now } as FastifyRequest
       hook.call({} as never, request, reply as unknown as FastifyReply, (error) => {
-        refused = error
+        rejection = error
       })
-      if ((refused !== undefined) !== wait > 0)
-        throw new Error('Retry-After without a refusal, or the reverse')
+      if ((rejection !== undefined) !== wait > 0)
+        throw new Error('Retry-After without an error, or the reverse')
       return wait
     }
     t.equal(send('one'), 0)
@@ -78,8 +78,8 @@ t.test(
     now = 60_000
     t.equal(send('one'), 0)
     t.equal(send('one'), 60)
-    for (let n = 0; n < 10_000; n++) if (send(`other-${n}`) !== 0) t.fail('refused')
-    t.equal(send('one'), 0, 'forgotten')
-    t.equal(send('other-9999'), 60, 'not forgotten')
+    for (let n = 0; n < 10_000; n++) if (send(`other-${n}`) !== 0) t.fail('rejected')
+    t.equal(send('one'), 0, 'dropped')
+    t.equal(send('other-9999'), 60, 'not dropped')
   },
 )
