@@ -1,4 +1,4 @@
-// The histogram of request durations, kept as plain numbers: prom-client's own costs a tenth of a request of 10 logs.
+// The histogram of request durations, kept as plain numbers: prom-client's own adds 4 µs to the 45 µs of a small batch.
 
 import type { Histogram, Registry } from 'prom-client'
 
