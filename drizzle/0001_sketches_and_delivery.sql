@@ -1,9 +1,3 @@
-CREATE TABLE "settings" (
-	"id" smallint PRIMARY KEY DEFAULT 1 NOT NULL,
-	"sketch_key" "bytea" NOT NULL,
-	CONSTRAINT "settings_one_row_check" CHECK ("settings"."id" = 1)
-);
---> statement-breakpoint
 ALTER TABLE "boundary_usage_stats" ADD COLUMN "workspaces_sketch" bit(196608);--> statement-breakpoint
 ALTER TABLE "boundary_usage_stats" ADD COLUMN "users_sketch" bit(196608);--> statement-breakpoint
 ALTER TABLE "telemetry_snapshots" ADD COLUMN "workspaces_sketch" bit(196608);--> statement-breakpoint

@@ -6,7 +6,7 @@ import { loadConfig, SettingsSchema, urlOf } from './config.js'
 import { connectDatabase, type Database } from './database/client.js'
 import { hasEmbedded } from './database/embedded.js'
 import { locateDatabase } from './database/locate.js'
-import { type MigrationStatus, migrate, migrationStatus, statusAt } from './database/migrate.js'
+import { type MigrationStatus, migrate, migrationStatus, statusOf } from './database/migrate.js'
 import { version } from './version.js'
 
 const HELP = `boundary-usage ${version}: counts what AI agents' boundaries allowed and denied.
@@ -65,7 +65,7 @@ const commands = {
     const config = loadConfig()
     // Opening an embedded database that does not exist would create it.
     const exists = config.DATABASE_URL !== undefined || hasEmbedded(config.DATA_DIR)
-    const status = exists ? await withDatabase(migrationStatus) : statusAt(0)
+    const status = exists ? await withDatabase(migrationStatus) : statusOf([])
     print(describeStatus(status))
     return status.pending.length > 0 ? 1 : 0
   },

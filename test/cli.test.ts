@@ -3,8 +3,7 @@
 import { readFile } from 'node:fs/promises'
 import t from 'tap'
 import { SettingsSchema } from '../src/config.js'
-import { lockKeys } from '../src/database/locks.js'
-import { testDatabase } from './helpers/database.js'
+import { lockSnapshots, testDatabase } from './helpers/database.js'
 import { freePort } from './helpers/postgres.js'
 import { runCommand, startProcess } from './helpers/process.js'
 import { logs } from './helpers/replica.js'
@@ -145,7 +144,7 @@ t.test('snapshot makes a running service take one, and prints it', async (t) => 
   })
 
   await sql.begin(async (other) => {
-    await other`select pg_advisory_xact_lock(${String(lockKeys.snapshot)})`
+    await lockSnapshots(other)
     t.match(await runCommand(t, ['snapshot', '--url', service.url], { ADMIN_TOKEN: ADMIN }), {
       code: 1,
       stdout: '',

@@ -1,10 +1,24 @@
-// The keys of all advisory locks, in one place so that each key has one meaning.
+// What replicas of a deployment share by name: advisory locks and a channel. Both belong to the whole database, so
+// both are derived from the schema of the tables, which another deployment in the same database does not have.
+
+import { type SQL, sql } from 'drizzle-orm'
 
 const NAMESPACE = 0x62757367 // "busg"
 
-const key = (n: number): bigint => (BigInt(NAMESPACE) << 32n) | BigInt(n)
+const schema = sql`(select oid::int from pg_namespace where nspname = current_schema())`
 
-export const lockKeys = {
-  migrate: key(1),
-  snapshot: key(2),
+/** The arguments of the functions for advisory locks. */
+const lock = (purpose: number): SQL => sql`${NAMESPACE + purpose}::int, ${schema}`
+
+export const locks = {
+  migrate: lock(1),
+  snapshot: lock(2),
+  /**
+   * What the version before this one locks to take a snapshot, in every schema. It takes this exclusively; this
+   * version shares it, so that deployments do not wait for each other.
+   */
+  snapshotBefore: sql`${(BigInt(NAMESPACE) << 32n) | 2n}::bigint`,
 }
+
+/** The name of the channel on which replicas notify each other. */
+export const channel = sql<string>`'boundary_usage_' || ${schema}`

@@ -96,12 +96,12 @@ export const telemetrySnapshots = pgTable(
 )
 
 /** One row: what all replicas of a deployment share. */
-export const settings = pgTable(
-  'settings',
+export const boundaryUsageSettings = pgTable(
+  'boundary_usage_settings',
   {
     id: smallint().primaryKey().default(1),
     /** The key of the sketches' hash. Only sketches with the same key can be merged. */
     sketch_key: bytea().notNull(),
   },
-  (table) => [check('settings_one_row_check', sql`${table.id} = 1`)],
+  (table) => [check('boundary_usage_settings_one_row_check', sql`${table.id} = 1`)],
 )

@@ -3,7 +3,7 @@
 import { randomUUID } from 'node:crypto'
 import { desc, eq, type SQL, sql } from 'drizzle-orm'
 import type { Db, Executor } from '../database/client.js'
-import { lockKeys } from '../database/locks.js'
+import { locks } from '../database/locks.js'
 import { boundaryUsageReplicas, boundaryUsageStats, telemetrySnapshots } from '../database/schema.js'
 import { distinctCount, type Merged, mergeColumns, mergedJson } from './merge.js'
 
@@ -63,7 +63,8 @@ export interface SnapshotRequest {
 export async function takeSnapshot(db: Db, request: SnapshotRequest): Promise<SnapshotOutcome> {
   return db.transaction(async (tx) => {
     const [lock] = await tx.execute<{ granted: boolean }>(
-      sql`select pg_try_advisory_xact_lock(${lockKeys.snapshot}) as granted`,
+      sql`select pg_try_advisory_xact_lock(${locks.snapshot})
+        and pg_try_advisory_xact_lock_shared(${locks.snapshotBefore}) as granted`,
     )
     if (!lock?.granted) return { result: 'busy' }
 

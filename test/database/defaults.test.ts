@@ -165,7 +165,7 @@ async function flushNext(
 
 t.test('no value of any setting changes a figure, a time or the key', async (t) => {
   const { url, sql } = await testDatabase(t)
-  await sql`insert into settings (sketch_key) values (${KEY})`
+  await sql`insert into boundary_usage_settings (sketch_key) values (${KEY})`
   const sets = await defaults(sql)
   t.ok(Object.keys(sets[0] ?? {}).length > 100, 'settings found')
   for (const [n, set] of sets.entries())
@@ -253,12 +253,14 @@ t.test('ACK=durable raises synchronous_commit to on, and never lowers it', async
 t.test('a key of another length stops the start with a message', async (t) => {
   for (const length of [0, 16, 31, 33]) {
     const { url, sql } = await testDatabase(t)
-    await sql`insert into settings (sketch_key) values (${Buffer.alloc(length, 1)})`
+    await sql`insert into boundary_usage_settings (sketch_key) values (${Buffer.alloc(length, 1)})`
     const service = await startProcess(t, { DATABASE_URL: url }, { until: 'spawned' })
     t.strictSame(await service.exited, { code: 1, signal: null })
     const fatal = await service.log('cannot start')
     t.match(fatal, {
-      err: { message: `the sketch key in settings has ${length} bytes, not 32: restore it from a backup` },
+      err: {
+        message: `the sketch key in boundary_usage_settings has ${length} bytes, not 32: restore it from a backup`,
+      },
     })
   }
 })

@@ -7,7 +7,7 @@ import { testDatabase } from '../helpers/database.js'
 t.test('replicas that start together all get the one key', async (t) => {
   const { database, sql } = await testDatabase(t)
   const keys = await Promise.all(Array.from({ length: 50 }, () => database.run(readSketchKey)))
-  const [stored, ...others] = await sql`select sketch_key from settings`
+  const [stored, ...others] = await sql`select sketch_key from boundary_usage_settings`
   t.equal(others.length, 0)
   t.equal(stored?.sketch_key.length, 32)
   for (const key of keys) t.ok(Buffer.from(key).equals(stored?.sketch_key))

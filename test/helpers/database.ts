@@ -1,8 +1,11 @@
 // A database for each test: migrated and empty.
 
+import { sql as drizzleSql } from 'drizzle-orm'
+import { PgDialect } from 'drizzle-orm/pg-core'
 import postgres from 'postgres'
 import t, { type Test } from 'tap'
 import { connectDatabase, type Database } from '../../src/database/client.js'
+import { locks } from '../../src/database/locks.js'
 import { databaseUrl } from './postgres.js'
 import { SERVER_VARIABLE, startShared, TEMPLATE } from './shared-server.js'
 import { until } from './until.js'
@@ -77,4 +80,12 @@ export async function untilBlocked(sql: postgres.Sql): Promise<void> {
     },
     { what: 'a statement that waits for a lock' },
   )
+}
+
+/** Takes the lock of a snapshot, as another replica does that is taking one. */
+export async function lockSnapshots(tx: postgres.TransactionSql): Promise<void> {
+  const { sql, params } = new PgDialect().sqlToQuery(
+    drizzleSql`select pg_advisory_xact_lock(${locks.snapshot})`,
+  )
+  await tx.unsafe(sql, params.map(String))
 }

@@ -2,10 +2,9 @@
 
 import type { Browser, Page } from 'playwright-core'
 import t, { type Test } from 'tap'
-import { lockKeys } from '../../src/database/locks.js'
 import { startProxy } from '../faults/proxy.js'
 import { startChromium, withoutChromium } from '../helpers/chromium.js'
-import { testDatabase } from '../helpers/database.js'
+import { lockSnapshots, testDatabase } from '../helpers/database.js'
 import { recordSnapshot } from '../helpers/history.js'
 import { freePort } from '../helpers/postgres.js'
 import { startProcess } from '../helpers/process.js'
@@ -222,7 +221,7 @@ t.test('a snapshot is taken after a confirmation, and the page shows its outcome
   t.equal(await taken(), 0)
 
   await sql.begin(async (tx) => {
-    await tx`select pg_advisory_xact_lock(${String(lockKeys.snapshot)}::bigint)`
+    await lockSnapshots(tx)
     await take.click()
     await confirm.click()
     await says(page, 'taken', /No snapshot was taken. Another snapshot is being taken/)

@@ -2,9 +2,8 @@
 
 import { randomUUID } from 'node:crypto'
 import t from 'tap'
-import { lockKeys } from '../../src/database/locks.js'
 import { startProxy } from '../faults/proxy.js'
-import { testDatabase } from '../helpers/database.js'
+import { lockSnapshots, testDatabase } from '../helpers/database.js'
 import { json, logs, type SnapshotJson, startReplica } from '../helpers/replica.js'
 
 t.test('a preview flushes this replica first, resets nothing and has no id', async (t) => {
@@ -113,7 +112,7 @@ t.test('while another snapshot is being taken the answer is 409 with Retry-After
   const { url, sql } = await testDatabase(t)
   const replica = await startReplica(t, url)
   await sql.begin(async (tx) => {
-    await tx`select pg_advisory_xact_lock(${String(lockKeys.snapshot)}::bigint)`
+    await lockSnapshots(tx)
     const response = await replica.post('/telemetry/snapshot')
     t.equal(response.status, 409)
     t.equal(response.headers.get('retry-after'), '1')
