@@ -6,7 +6,7 @@ import { isIP } from 'node:net'
 import { hostname } from 'node:os'
 import { type Static, type TSchema, Type } from '@sinclair/typebox'
 import { Ajv } from 'ajv'
-import postgres from 'postgres'
+import { DatabaseUrlError, parseDatabaseUrl } from './database-url.js'
 import { StartError } from './start-error.js'
 
 const integer = (fallback: number, minimum: number, maximum: number, description: string) =>
@@ -260,13 +260,13 @@ function split(list: string | undefined): string[] {
   return list === undefined ? [] : list.split(new RegExp(SEPARATOR))
 }
 
-/** The driver's own error for an invalid URL would show the whole URL, with its password, in the log. */
 function checkDatabaseUrl({ DATABASE_URL: url }: Config): string | undefined {
   if (url === undefined) return undefined
   try {
-    postgres(url) // does not connect
-  } catch {
-    return invalid('DATABASE_URL', url)
+    parseDatabaseUrl(url)
+  } catch (error) {
+    if (error instanceof DatabaseUrlError) return `DATABASE_URL: ${error.message}`
+    throw error
   }
   return undefined
 }

@@ -3,6 +3,7 @@
 import { drizzle, type PostgresJsDatabase } from 'drizzle-orm/postgres-js'
 import postgres from 'postgres'
 import { TimeoutError, timeout } from '../async.js'
+import { parseDatabaseUrl } from '../database-url.js'
 import { TIMING, type Timing } from '../timing.js'
 import { withOwnTransactions } from './transactions.js'
 
@@ -93,6 +94,14 @@ interface Pool {
   db: Db
 }
 
+const CONNECTION = { application_name: 'boundary-usage' }
+
+function urlOptions(url: string) {
+  const { connection, ...options } = parseDatabaseUrl(url)
+  const given = Object.entries(options).filter(([, value]) => value !== undefined)
+  return { ...Object.fromEntries(given), connection: { ...CONNECTION, ...connection } }
+}
+
 function openPool({ target, poolMax, durable = false }: DatabaseOptions, reconnectMs: number): Pool {
   const common = {
     connect_timeout: CONNECT_TIMEOUT_S,
@@ -101,7 +110,7 @@ function openPool({ target, poolMax, durable = false }: DatabaseOptions, reconne
     fetch_types: false,
     // A named statement belongs to a session, and a pooler may give the next transaction another one.
     prepare: false,
-    connection: { application_name: 'boundary-usage' },
+    connection: CONNECTION,
     onnotice: () => {},
   } satisfies postgres.Options<Record<string, never>>
   const sql =
@@ -114,11 +123,7 @@ function openPool({ target, poolMax, durable = false }: DatabaseOptions, reconne
           max: 1,
           max_lifetime: null,
         })
-      : postgres(target.url, {
-          ...common,
-          max: poolMax,
-          ...(postgres(target.url).options.host.length > 1 && { target_session_attrs: 'primary' }),
-        })
+      : postgres({ ...common, max: poolMax, ...urlOptions(target.url) })
   return { sql, db: drizzle(withOwnTransactions(sql, durable)) }
 }
 

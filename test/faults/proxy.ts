@@ -109,7 +109,8 @@ export async function startProxy(t: Scope, port: number): Promise<FaultProxy> {
   })
 
   return {
-    through: (url) => url.replace(/@127\.0\.0\.1:\d+/, `@127.0.0.1:${address.port}`),
+    // Without TLS: the first message is the startup message then, not a request for encryption.
+    through: (url) => `${url.replace(/@127\.0\.0\.1:\d+/, `@127.0.0.1:${address.port}`)}?sslmode=disable`,
     judge(next) {
       judge = next
     },
