@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { inArray, sql } from 'drizzle-orm'
 import { bigint, pgSchema, pgTable, text } from 'drizzle-orm/pg-core'
+import { StartError } from '../start-error.js'
 import type { Database, Executor } from './client.js'
 import { locks } from './locks.js'
 import { SKETCH_KEY_BYTES } from './settings.js'
@@ -28,11 +29,6 @@ const CREATED_SETTINGS = '0001_sketches_and_delivery'
 export interface MigrationStatus {
   applied: string[]
   pending: string[]
-}
-
-/** The role lacks a privilege; the message names the grant. */
-export class PrivilegeError extends Error {
-  override name = 'PrivilegeError'
 }
 
 /**
@@ -67,7 +63,7 @@ export async function migrationStatus(database: Database): Promise<MigrationStat
 export async function checkMigrated(database: Database): Promise<void> {
   const { pending } = await migrationStatus(database)
   if (pending.length > 0)
-    throw new Error(
+    throw new StartError(
       'the database lacks migrations of this version: run "node dist/server.js migrate", or start one replica with MIGRATE_ON_START=true',
     )
 }
@@ -146,7 +142,7 @@ async function copySettings(tx: Executor): Promise<void> {
   )
 }
 
-/** Rejects with PrivilegeError if the role may not change the schema. */
+/** Rejects with StartError, which names the grant, if the role may not change the schema. */
 async function checkPrivileges(tx: Executor): Promise<void> {
   const [found] = await tx.execute<{
     role: string
@@ -162,15 +158,15 @@ async function checkPrivileges(tx: Executor): Promise<void> {
   if (!found) throw new Error('SELECT without FROM returned no row')
   const { role, schema, may_create, owner } = found
   if (schema === null)
-    throw new PrivilegeError(
+    throw new StartError(
       `the search_path of role ${role} names no schema that it may use: create one, then GRANT USAGE, CREATE ON SCHEMA <name> TO ${role}`,
     )
   if (!may_create)
-    throw new PrivilegeError(
+    throw new StartError(
       `role ${role} may not create tables: GRANT CREATE ON SCHEMA ${schema} TO ${role}, or run "node dist/server.js migrate" as a role that may`,
     )
   if (owner !== null)
-    throw new PrivilegeError(
+    throw new StartError(
       `role ${role} may not change the tables, which belong to ${owner}: GRANT ${owner} TO ${role}, or run "node dist/server.js migrate" as ${owner}`,
     )
 }
@@ -181,5 +177,5 @@ async function checkServer(db: Executor): Promise<void> {
   )
   const major = Math.floor(Number(server?.version) / 10_000)
   if (major < OLDEST_SERVER)
-    throw new Error(`PostgreSQL ${major} is too old: boundary-usage needs ${OLDEST_SERVER} or later`)
+    throw new StartError(`PostgreSQL ${major} is too old: boundary-usage needs ${OLDEST_SERVER} or later`)
 }

@@ -1,6 +1,7 @@
 // The settings row, which all replicas of a deployment share. The first one to start inserts it.
 
 import { randomBytes } from 'node:crypto'
+import { StartError } from '../start-error.js'
 import type { Executor } from './client.js'
 import { boundaryUsageSettings } from './schema.js'
 
@@ -17,9 +18,9 @@ export async function readSketchKey(db: Executor): Promise<Uint8Array> {
       .onConflictDoNothing()
     ;[row] = await read()
   }
-  if (!row) throw new Error('the row of boundary_usage_settings is missing: restore it from a backup')
+  if (!row) throw new StartError('the row of boundary_usage_settings is missing: restore it from a backup')
   if (row.key.length !== SKETCH_KEY_BYTES)
-    throw new Error(
+    throw new StartError(
       `the sketch key in boundary_usage_settings has ${row.key.length} bytes, not ${SKETCH_KEY_BYTES}: restore it from a backup`,
     )
   return row.key

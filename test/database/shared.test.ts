@@ -7,7 +7,7 @@ import t from 'tap'
 import { migrate, migrationStatus } from '../../src/database/migrate.js'
 import { readSketchKey } from '../../src/database/settings.js'
 import { takeSnapshot } from '../../src/snapshots/snapshot.js'
-import { type TestDatabase, testDatabase } from '../helpers/database.js'
+import { type TestDatabase, testDatabase, withSettings } from '../helpers/database.js'
 import { runCommand, startProcess } from '../helpers/process.js'
 import { json, logs, startReplica } from '../helpers/replica.js'
 import { until } from '../helpers/until.js'
@@ -115,9 +115,7 @@ t.test("version 0.1.0's snapshot and ours exclude each other", async (t) => {
 /** The database by way of `schema`, which is created. */
 async function inSchema({ url, sql }: TestDatabase, schema: string): Promise<string> {
   await sql`create schema ${sql(schema)}`
-  const own = new URL(url)
-  own.searchParams.set('options', `-c search_path=${schema},public`)
-  return String(own)
+  return withSettings(url, [`search_path=${schema},public`])
 }
 
 t.test('deployments in schemas of one database share nothing', async (t) => {

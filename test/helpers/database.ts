@@ -89,3 +89,9 @@ export async function lockSnapshots(tx: postgres.TransactionSql): Promise<void> 
   )
   await tx.unsafe(sql, params.map(String))
 }
+
+/** The URL of a session that starts with these settings: `name=value`. */
+export function withSettings(url: string, settings: string[]): string {
+  const options = settings.map((setting) => `-c ${setting.replaceAll(' ', '\\ ')}`).join(' ')
+  return `${url}?options=${encodeURIComponent(options)}` // %20 for a space, as libpq reads it
+}
