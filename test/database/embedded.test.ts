@@ -53,7 +53,7 @@ t.test(
 
     const next = await startProcess(t, { DATA_DIR: made, TMPDIR: temporary })
     await next.log('opening the embedded PostgreSQL')
-    t.match(await json(next.post('/telemetry/snapshot')), { allowed_requests: 3, denied_requests: 2 })
+    t.hasStrict(await json(next.post('/telemetry/snapshot')), { allowed_requests: 3, denied_requests: 2 })
     next.signal('SIGINT')
     t.strictSame(await next.exited, { code: 0, signal: null })
     t.strictSame(await readdir(temporary), [])
@@ -70,7 +70,7 @@ t.test('a start that is killed while it makes the data does not spoil the next o
   const next = await startProcess(t, { DATA_DIR: directory })
   await next.log('creating the embedded PostgreSQL')
   await next.send({ logs: logs(3, 2) })
-  t.match(await json(next.get('/telemetry/snapshot')), { allowed_requests: 3, denied_requests: 2 })
+  t.hasStrict(await json(next.get('/telemetry/snapshot')), { allowed_requests: 3, denied_requests: 2 })
   t.strictSame((await readdir(directory)).toSorted(), ['lock.2', 'postgres'])
 })
 
@@ -85,7 +85,7 @@ t.test('after a SIGKILL the next start has all that was flushed', async (t) => {
   await first.post('/telemetry/snapshot')
   await first.send({ logs: logs(3, 2) })
   const preview = await json(first.get('/telemetry/snapshot'))
-  t.match(preview, { allowed_requests: 3, denied_requests: 2 })
+  t.hasStrict(preview, { allowed_requests: 3, denied_requests: 2 })
   const history = await json(first.get('/telemetry/snapshots'))
   first.signal('SIGKILL')
   await first.exited
@@ -107,7 +107,7 @@ t.test('after a SIGKILL the next start has all that was flushed', async (t) => {
   t.strictSame(counts(await json(next.get('/telemetry/snapshot'))), counts(preview))
   t.strictSame(await json(next.get('/telemetry/snapshots')), history)
   await next.send({ logs: logs(1, 1) })
-  t.match(
+  t.hasStrict(
     await json(next.post('/telemetry/snapshot')),
     { replicas: 2, allowed_requests: 4, denied_requests: 3 },
     "and counts on, beside the dead replica's row",
@@ -128,7 +128,7 @@ t.test('a second service on the same data is refused, and the first goes on', as
     )
   }
   t.equal((await first.send({ logs: logs(3, 2) })).status, 202)
-  t.match(await json(first.get('/telemetry/snapshot')), { allowed_requests: 3, denied_requests: 2 })
+  t.hasStrict(await json(first.get('/telemetry/snapshot')), { allowed_requests: 3, denied_requests: 2 })
 })
 
 t.test('DATA_DIR may lie deeper than a socket could', async (t) => {
@@ -136,7 +136,7 @@ t.test('DATA_DIR may lie deeper than a socket could', async (t) => {
   await cp(made, directory, { recursive: true })
   const service = await startProcess(t, { DATA_DIR: directory })
   await service.send({ logs: logs(3, 2) })
-  t.match(await json(service.get('/telemetry/snapshot')), { allowed_requests: 3, denied_requests: 2 })
+  t.hasStrict(await json(service.get('/telemetry/snapshot')), { allowed_requests: 3, denied_requests: 2 })
 })
 
 t.test(
@@ -192,6 +192,6 @@ for (const [how, code] of [
     service.signal('SIGWINCH')
     t.strictSame(await service.exited, { code: 1, signal: null })
     await service.log('exiting after an uncaught error')
-    t.match(await service.log('the final flush failed'), { allowed_requests: 3, denied_requests: 2 })
+    t.hasStrict(await service.log('the final flush failed'), { allowed_requests: 3, denied_requests: 2 })
   })
 }

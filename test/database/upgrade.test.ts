@@ -77,28 +77,28 @@ t.test(
     const replica = await startReplica(t, url)
     await replica.send({ logs: logs(6, 4) })
     t.equal(await flushBefore(sql, before, 2, 4, 10), false, 'the version before adds to its row')
-    t.match(await json(replica.get('/telemetry/snapshot')), {
+    t.hasStrict(await json(replica.get('/telemetry/snapshot')), {
       replicas: 2,
       allowed_requests: 26,
       denied_requests: 4,
       unique_users: 5,
       unique_users_summed: 5,
     })
-    t.match(await json(replica.post('/telemetry/snapshot')), { allowed_requests: 26, unique_users: 5 })
+    t.hasStrict(await json(replica.post('/telemetry/snapshot')), { allowed_requests: 26, unique_users: 5 })
 
     t.equal(await flushBefore(sql, before, 3, 2, 1), true, 'it learns of the new period')
     await replica.send({ logs: logs(2, 0) })
     await replica.app.counting.flush()
     await snapshotBefore(sql)
     await replica.send({ logs: logs(3, 0) })
-    t.match(await json(replica.get('/telemetry/snapshot')), {
+    t.hasStrict(await json(replica.get('/telemetry/snapshot')), {
       replicas: 1,
       allowed_requests: 3,
       unique_users: 1,
     })
 
     const usage = await json<{ total: unknown }>(replica.get('/telemetry/usage'))
-    t.match(usage.total, { snapshots: 3, allowed_requests: 129, denied_requests: 11 })
+    t.hasStrict(usage.total, { snapshots: 3, allowed_requests: 129, denied_requests: 11 })
     t.equal((await sql`select count(*)::int as n from telemetry_snapshots`)[0]?.n, 3)
   },
 )

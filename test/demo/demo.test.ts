@@ -89,14 +89,14 @@ t.test('an agent sends as many logs as it is told to, by its token, and says so'
   const ids = ['--workspace', crypto.randomUUID(), '--owner', crypto.randomUUID()]
   const options = ['--url', replica.url, '--logs', '7', '--batches', '3', ...ids]
   const { code, stdout, stderr } = await (await start(t, 'agent', options, { AGENT_TOKEN: TOKEN })).ended
-  t.match({ code, stderr }, { code: 0, stderr: '' }, stdout)
+  t.hasStrict({ code, stderr }, { code: 0, stderr: '' }, stdout)
   const denied = await start(t, 'agent', [...options, '--deny', '1'], { AGENT_TOKEN: TOKEN })
   t.match((await denied.ended).stdout, '3 of 3 batches: 0 allowed, 21 denied\n')
 
   const preview = await json(
     replica.get('/telemetry/snapshot', { authorization: 'Bearer admin-token-b9719d911017c592' }),
   )
-  t.match(preview, { unique_workspaces: 1, unique_users: 1 })
+  t.hasStrict(preview, { unique_workspaces: 1, unique_users: 1 })
   t.equal(preview.allowed_requests + preview.denied_requests, 42)
   const first = `${preview.allowed_requests} allowed, ${preview.denied_requests - 21} denied`
   t.match(stdout, `3 of 3 batches: ${first}\n`)
@@ -108,7 +108,7 @@ t.test('an agent that is refused for now sends again, until Ctrl-C', async (t) =
   const agent = await start(t, 'agent', ['--url', replica.url, '--logs', '5', '--batches', '3'])
   await agent.until(/^2 of 3 batches: .*, 1 refused$/m)
   agent.child.kill('SIGINT')
-  t.match(await agent.ended, { code: 0, stderr: '' })
+  t.hasStrict(await agent.ended, { code: 0, stderr: '' })
   const { allowed_requests, denied_requests } = await json(replica.get('/telemetry/snapshot'))
   t.equal(allowed_requests + denied_requests, 10)
 })

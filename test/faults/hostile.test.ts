@@ -352,7 +352,7 @@ t.test('thousands of connections, idle and half way through a body, do not keep 
       }),
     )
   for (let n = 0; n < 20; n++) t.equal((await service.send({ logs: logs(2, 1) })).status, 202)
-  t.match(await (await service.get('/telemetry/snapshot')).json(), {
+  t.hasStrict(await (await service.get('/telemetry/snapshot')).json(), {
     allowed_requests: 40,
     denied_requests: 20,
   })
@@ -405,7 +405,7 @@ async function until(t: Test, replica: Replica, status: number): Promise<void> {
     const response = await replica.send()
     if (response.status === 503) {
       t.equal(response.headers.get('retry-after'), '1')
-      t.match(await response.json(), { code: 'OVERLOADED' })
+      t.hasStrict(await response.json(), { code: 'OVERLOADED' })
       t.strictSame(held(replica), before)
     }
     if (response.status === status) return

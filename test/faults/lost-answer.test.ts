@@ -28,7 +28,7 @@ t.test('a lost answer to a flush (the connection cut after the server committed)
 
   await replica.send({ logs: logs(1, 1) })
   const preview = await (await replica.get('/telemetry/snapshot')).json()
-  t.match(preview, { unique_workspaces: 2, allowed_requests: 7, denied_requests: 5 })
+  t.hasStrict(preview, { unique_workspaces: 2, allowed_requests: 7, denied_requests: 5 })
   const metrics = await (await replica.get('/metrics')).text()
   t.match(metrics, /boundary_usage_flushes_total{result="duplicate"} 1\n/)
 })

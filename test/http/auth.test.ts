@@ -168,7 +168,7 @@ for (const { algorithm, key, signer } of schemes)
       { workspace_id: ids.workspace_id.toUpperCase(), owner_id: undefined },
     ])
       t.equal((await replica.send(body, headers)).status, 202)
-    t.match(await json(replica.get('/telemetry/snapshot', bearer(ADMIN))), {
+    t.hasStrict(await json(replica.get('/telemetry/snapshot', bearer(ADMIN))), {
       unique_workspaces: 1,
       unique_users: 1,
       allowed_requests: 3,

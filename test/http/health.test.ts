@@ -40,7 +40,7 @@ t.test(
     proxy.setAway(false)
     await until(() => replica.get('/-/ready'), 200)
     t.match(await scrape(), /^boundary_usage_ready 1$/m)
-    t.match(await json(replica.get('/telemetry/snapshot')), { allowed_requests: 2 })
+    t.hasStrict(await json(replica.get('/telemetry/snapshot')), { allowed_requests: 2 })
 
     async function scrape(): Promise<string> {
       return (await replica.get('/metrics')).text()

@@ -14,7 +14,7 @@ t.test('logs are counted as allowed or denied; those without a known resource ar
   })
   t.equal(response.status, 202)
   t.strictSame(await response.json(), { allowed: 3, denied: 2, skipped: 2 })
-  t.match(await json(replica.get('/telemetry/snapshot')), {
+  t.hasStrict(await json(replica.get('/telemetry/snapshot')), {
     unique_workspaces: 1,
     unique_users: 1,
     allowed_requests: 3,
@@ -31,7 +31,7 @@ t.test('a batch with nothing to count is accepted and tracks nobody', async (t) 
     denied: 0,
     skipped: 1,
   })
-  t.match(await json(replica.get('/telemetry/snapshot')), {
+  t.hasStrict(await json(replica.get('/telemetry/snapshot')), {
     replicas: 0,
     unique_workspaces: 0,
     unique_users: 0,
@@ -65,7 +65,7 @@ t.test('an id is the same in upper and lower case', async (t) => {
   const ids = { workspace_id: randomUUID(), owner_id: randomUUID() }
   const upper = { workspace_id: ids.workspace_id.toUpperCase(), owner_id: ids.owner_id.toUpperCase() }
   for (const each of [ids, upper]) t.equal((await replica.send(each)).status, 202)
-  t.match(await json(replica.get('/telemetry/snapshot')), {
+  t.hasStrict(await json(replica.get('/telemetry/snapshot')), {
     unique_workspaces: 1,
     unique_users: 1,
     allowed_requests: 2,
@@ -103,7 +103,7 @@ t.test('no batch waits for a flush', async (t) => {
     t.equal(counting.tracker.unsettled?.allowedRequests, 1, 'the flush waits all the while')
   })
   await flushing
-  t.match(await json(replica.get('/telemetry/snapshot')), { allowed_requests: 24, denied_requests: 3 })
+  t.hasStrict(await json(replica.get('/telemetry/snapshot')), { allowed_requests: 24, denied_requests: 3 })
 })
 
 t.test('1,000 logs are one batch', async (t) => {

@@ -45,7 +45,7 @@ t.test(
       t.equal(response.status, 200, path)
       const type = types[(path.split('.')[1] ?? '/') as keyof typeof types]
       t.ok(response.headers.get('content-type')?.startsWith(type), `${path} is ${type}`)
-      t.match(Object.fromEntries(response.headers), {
+      t.hasStrict(Object.fromEntries(response.headers), {
         'content-security-policy':
           "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; " +
           "frame-ancestors 'none'; base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'",

@@ -29,7 +29,7 @@ t.test('a period counts in the bucket in which it ends, at an edge in the one be
       ['2026-03-02', 0, 0, 0],
     ],
   )
-  t.match(usage.total, {
+  t.hasStrict(usage.total, {
     snapshots: 3,
     unique_users: 4,
     unique_workspaces: 4,
@@ -49,7 +49,7 @@ t.test('what ended at from or before is out, what ended at to is in', async (t) 
       by: 'hour',
     }),
   )
-  t.match(total, { snapshots: 2, unique_users: 2 })
+  t.hasStrict(total, { snapshots: 2, unique_users: 2 })
 })
 
 t.test(
@@ -84,7 +84,7 @@ t.test('snapshots without sketches count with their own numbers', async (t) => {
   const { total } = await database.run((db) =>
     readUsage(db, { from: day('2026-03-01'), to: day('2026-03-02'), by: 'day' }),
   )
-  t.match(total, { unique_users: 4 })
+  t.hasStrict(total, { unique_users: 4 })
 })
 
 t.test('intervals cover the range without gaps or overlaps', async (t) => {

@@ -70,7 +70,7 @@ t.test('rows without sketches count with their own numbers', async (t) => {
 t.test('nothing merged is nothing', async (t) => {
   const { database } = await testDatabase(t)
   const outcome = await database.run((db) => takeSnapshot(db, manual))
-  t.match(outcome, {
+  t.hasStrict(outcome, {
     snapshot: { unique_users: 0, unique_workspaces: 0, unique_users_summed: 0, replicas: 0 },
   })
 })

@@ -37,7 +37,7 @@ t.test('it sums the rows of all replicas, deletes them and records the sum', asy
   await use(database, 3, 1)
   await use(database, 4, 0)
   const snapshot = taken(await database.run((db) => takeSnapshot(db, manual)))
-  t.match(snapshot, {
+  t.hasStrict(snapshot, {
     trigger: 'manual',
     reported_by: replicaId,
     replicas: 2,
@@ -62,14 +62,14 @@ t.test('periods tile time: one starts where the last one ended, empty ones too',
   const second = taken(await database.run((db) => takeSnapshot(db, manual)))
   t.strictSame(second.period_start, first.period_end)
   t.ok(second.period_end > second.period_start)
-  t.match(second, { replicas: 0, allowed_requests: 0, unique_users: 0 })
+  t.hasStrict(second, { replicas: 0, allowed_requests: 0, unique_users: 0 })
 })
 
 t.test('a preview shows what a snapshot would record, and changes nothing', async (t) => {
   const { database, sql } = await testDatabase(t)
   await use(database, 5, 2)
   const preview = await database.run((db) => previewSnapshot(db, replicaId))
-  t.match(preview, { id: null, replicas: 1, allowed_requests: 5, denied_requests: 2 })
+  t.hasStrict(preview, { id: null, replicas: 1, allowed_requests: 5, denied_requests: 2 })
   t.equal((await sql`select 1 from boundary_usage_stats`).length, 1)
   const snapshot = taken(await database.run((db) => takeSnapshot(db, manual)))
   t.strictSame(snapshot.period_start, preview.period_start)
@@ -85,7 +85,7 @@ t.test('a snapshot that fails midway deletes nothing', async (t) => {
     { message: 'disk full' },
   )
   await sql`drop trigger refuse on telemetry_snapshots`
-  t.match(taken(await database.run((db) => takeSnapshot(db, manual))), {
+  t.hasStrict(taken(await database.run((db) => takeSnapshot(db, manual))), {
     allowed_requests: 5,
     denied_requests: 2,
   })
@@ -100,9 +100,9 @@ t.test('while one is being taken another is refused, and deletes nothing', async
     await tx`lock table telemetry_snapshots in share mode`
     first = database.run((db) => takeSnapshot(db, manual))
     await untilBlocked(sql)
-    t.match(await database.run((db) => takeSnapshot(db, manual)), { result: 'busy' })
+    t.hasStrict(await database.run((db) => takeSnapshot(db, manual)), { result: 'busy' })
   })
-  t.match(await first, { result: 'taken', snapshot: { allowed_requests: 5 } })
+  t.hasStrict(await first, { result: 'taken', snapshot: { allowed_requests: 5 } })
 })
 
 t.test('a scheduled period ends at the boundary of the interval, by the clock of the database', async (t) => {
@@ -113,7 +113,7 @@ t.test('a scheduled period ends at the boundary of the interval, by the clock of
   const snapshot = taken(await database.run((db) => takeSnapshot(db, scheduled)))
   t.equal(snapshot.period_end.getTime() % 3_600_000, 0)
   t.ok(snapshot.taken_at.getTime() - snapshot.period_end.getTime() < 3_600_000)
-  t.match(
+  t.hasStrict(
     await database.run((db) => takeSnapshot(db, scheduled)),
     { result: 'not_due' },
     'and is recorded once',
@@ -125,7 +125,7 @@ t.test('a manual snapshot after a boundary stands for it', async (t) => {
   await use(database, 1, 0)
   await sql`update boundary_usage_replicas set started_at = now() - interval '3 days'`
   await database.run((db) => takeSnapshot(db, manual))
-  t.match(
+  t.hasStrict(
     await database.run((db) =>
       takeSnapshot(db, { trigger: 'schedule', reportedBy: replicaId, intervalMs: 86_400_000 }),
     ),
@@ -137,7 +137,7 @@ t.test('no period is reported that ended before the first replica came', async (
   const { database } = await testDatabase(t)
   await use(database, 1, 0)
   const request = { trigger: 'schedule', reportedBy: replicaId, intervalMs: 86_400_000 } as const
-  t.match(await database.run((db) => takeSnapshot(db, request)), { result: 'not_due' })
+  t.hasStrict(await database.run((db) => takeSnapshot(db, request)), { result: 'not_due' })
 })
 
 t.test('periods keep their order when the clock of the database goes back', async (t) => {
