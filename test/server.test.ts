@@ -11,6 +11,7 @@ import { migrationNames } from './helpers/migrations.js'
 import { databaseUrl, startPostgres } from './helpers/postgres.js'
 import { type ProcessOptions, type ServiceProcess, startProcess } from './helpers/process.js'
 import { batch, json, logs } from './helpers/replica.js'
+import { until } from './helpers/until.js'
 
 const ERROR = 50
 /** What a busy machine may add to a timeout; the default timeout would be well over. */
@@ -124,16 +125,20 @@ t.test('a request under way is finished and counted, one that comes late is refu
 
 /** Resolves once new connections are refused. */
 async function untilRefused(port: number): Promise<void> {
-  for (;;) {
-    const socket = connect(port, '127.0.0.1')
-    try {
-      await once(socket, 'connect')
-    } catch {
-      return
-    } finally {
-      socket.destroy()
-    }
-  }
+  await until(
+    async () => {
+      const socket = connect(port, '127.0.0.1')
+      try {
+        await once(socket, 'connect')
+        return false
+      } catch {
+        return true
+      } finally {
+        socket.destroy()
+      }
+    },
+    { what: 'new connections to be refused' },
+  )
 }
 
 t.test('a client that never finishes neither holds the shutdown nor prevents the flush', async (t) => {
@@ -209,11 +214,13 @@ t.test('three replicas started at once on an empty database all become ready', a
 async function listReplicas(
   service: ServiceProcess,
 ): Promise<{ replicas: { name: string; replica_id: string }[] }> {
-  for (;;) {
-    const answer = await service.get('/telemetry/replicas')
-    const list: Awaited<ReturnType<typeof listReplicas>> = JSON.parse(await answer.text())
-    if (list.replicas.length >= 3) return list
-  }
+  return until(
+    async () => {
+      const list = await json<Awaited<ReturnType<typeof listReplicas>>>(service.get('/telemetry/replicas'))
+      return list.replicas.length >= 3 && list
+    },
+    { what: 'three replicas to be listed' },
+  )
 }
 
 t.test('MIGRATE_ON_START=false on an empty database ends the start and says what to do', async (t) => {

@@ -1,5 +1,6 @@
 // The embedded PostgreSQL as an operator without a server of their own meets it: the whole service, no DATABASE_URL.
 
+import { existsSync } from 'node:fs'
 import { cp, mkdir, mkdtemp, readdir, rm, stat, symlink } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -7,6 +8,7 @@ import t, { type Test } from 'tap'
 import { testDatabase } from '../helpers/database.js'
 import { type ServiceProcess, startProcess } from '../helpers/process.js'
 import { logs } from '../helpers/replica.js'
+import { until } from '../helpers/until.js'
 
 const ERROR = 50
 
@@ -75,7 +77,7 @@ t.test('a start that is killed while it makes the data does not spoil the next o
 })
 
 async function untilExists(path: string): Promise<void> {
-  while (!(await stat(path).catch(() => undefined)));
+  await until(() => existsSync(path), { what: path })
 }
 
 t.test('after a SIGKILL the next start has all that was flushed', async (t) => {

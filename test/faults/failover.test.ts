@@ -5,6 +5,7 @@ import postgres from 'postgres'
 import t from 'tap'
 import { startPair } from '../helpers/postgres.js'
 import { logs, type Replica, startReplica } from '../helpers/replica.js'
+import { until } from '../helpers/until.js'
 
 t.test('nothing is lost and nothing counted twice when a standby takes over under load', async (t) => {
   const { primary, standby } = await startPair()
@@ -46,7 +47,7 @@ t.test('nothing is lost and nothing counted twice when a standby takes over unde
 
   async function untilGrown(by: number): Promise<void> {
     const start = sent.counted
-    while (sent.counted < start + by) await sleep(10)
+    await until(() => sent.counted >= start + by, { what: `${by} more requests to be accepted` })
   }
 
   async function agent(replica: Replica): Promise<void> {

@@ -14,6 +14,7 @@ import { cases } from '../helpers/effort.js'
 import { startProcess } from '../helpers/process.js'
 import { exchange, head } from '../helpers/raw.js'
 import { batch, logs, type Replica, startReplica } from '../helpers/replica.js'
+import { until } from '../helpers/until.js'
 
 const SEED = Number(process.env.SEED ?? Date.now() % 2 ** 31)
 const MB = 1024 * 1024
@@ -372,10 +373,10 @@ t.test('bodies on their way hold no more than their budget; beyond it 503 with R
       return socket
     }),
   )
-  await until(t, replica, 503)
+  await untilAnswered(t, replica, 503)
   t.equal((await replica.get('/-/ready')).status, 200, 'probes are answered')
   for (const socket of open) socket.destroy()
-  await until(t, replica, 202)
+  await untilAnswered(t, replica, 202)
 })
 
 t.test(
@@ -390,25 +391,27 @@ t.test(
       if (isSlow) setTimeout(slow, 1)
     }
     slow()
-    await until(t, replica, 503)
+    await untilAnswered(t, replica, 503)
     t.equal((await replica.get('/-/ready')).status, 200)
     isSlow = false
-    await until(t, replica, 202)
+    await untilAnswered(t, replica, 202)
     t.equal(held(replica).denied, 0)
   },
 )
 
 /** Sends batches until one is answered `status`; what is 503 was not counted and says when to come back. */
-async function until(t: Test, replica: Replica, status: number): Promise<void> {
-  for (;;) {
-    const before = held(replica)
-    const response = await replica.send()
-    if (response.status === 503) {
-      t.equal(response.headers.get('retry-after'), '1')
-      t.hasStrict(await response.json(), { code: 'OVERLOADED' })
-      t.strictSame(held(replica), before)
-    }
-    if (response.status === status) return
-    await sleep(20)
-  }
+async function untilAnswered(t: Test, replica: Replica, status: number): Promise<void> {
+  await until(
+    async () => {
+      const before = held(replica)
+      const response = await replica.send()
+      if (response.status === 503) {
+        t.equal(response.headers.get('retry-after'), '1')
+        t.hasStrict(await response.json(), { code: 'OVERLOADED' })
+        t.strictSame(held(replica), before)
+      }
+      return response.status === status
+    },
+    { what: `a batch to be answered ${status}` },
+  )
 }

@@ -6,9 +6,9 @@ import { chmod, chown, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { freePort, unprivileged } from './postgres.js'
 import type { Scope } from './scope.js'
+import { until } from './until.js'
 
 /** Whether there is one to run. */
 export function hasPgbouncer(): boolean {
@@ -60,10 +60,13 @@ export async function startPgbouncer(
     await exited
     await rm(home, { recursive: true, force: true })
   })
-  while (!(await accepts(listenPort))) {
-    if (child.exitCode !== null) throw new Error(`pgbouncer ended with ${child.exitCode}`)
-    await sleep(10)
-  }
+  await until(
+    () => {
+      if (child.exitCode !== null) throw new Error(`pgbouncer ended with ${child.exitCode}`)
+      return accepts(listenPort)
+    },
+    { what: 'PgBouncer to listen' },
+  )
   return `postgres://${username}:${password}@127.0.0.1:${listenPort}${pathname}`
 }
 

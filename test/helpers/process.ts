@@ -6,15 +6,14 @@ import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { batch } from './replica.js'
 import type { Scope } from './scope.js'
+import { until } from './until.js'
 
 const SERVER = fileURLToPath(new URL('../../dist/server.js', import.meta.url))
 /** How long to wait for what must come: only a fault takes so long. */
 const PATIENCE_MS = 60_000
-const POLL_MS = 20
 
 /** One line of the log; level 30 is info, 40 warn, 50 error, 60 fatal. */
 export interface LogLine {
@@ -217,17 +216,15 @@ function watch(child: ChildProcess, home: string): ServiceProcess {
     },
     log,
     async untilReady(status = 200) {
-      const deadline = performance.now() + PATIENCE_MS
-      for (;;) {
-        const answer = await service.get('/-/ready').catch(() => undefined)
-        await answer?.body?.cancel()
-        if (answer?.status === status) return
-        if (ended || performance.now() > deadline)
-          throw new Error(
-            `/-/ready did not answer ${status}; the process wrote:\n${written.stdout}${written.stderr}`,
-          )
-        await sleep(POLL_MS)
-      }
+      await until(
+        async () => {
+          if (ended) throw new Error(`the process ended; it wrote:\n${written.stdout}${written.stderr}`)
+          const answer = await service.get('/-/ready').catch(() => undefined)
+          await answer?.body?.cancel()
+          return answer?.status === status
+        },
+        { what: `/-/ready to answer ${status}` },
+      )
     },
     send: (body, headers) =>
       fetch(`${service.url}/boundary/logs`, {
