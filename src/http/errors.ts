@@ -37,6 +37,13 @@ export const InvalidProtobuf = createError(
   400,
 )
 export const InvalidGzip = createError('INVALID_GZIP', 'the body is not valid gzip: %s', 400)
+/** As Fastify names them, which it throws where it reads a body itself. */
+export const BodyTooLarge = createError('FST_ERR_CTP_BODY_TOO_LARGE', 'Request body is too large', 413)
+export const InvalidContentLength = createError(
+  'FST_ERR_CTP_INVALID_CONTENT_LENGTH',
+  'Request body size did not match Content-Length',
+  400,
+)
 export const DatabaseUnavailable = createError(
   'DATABASE_UNAVAILABLE',
   'the database is unavailable: retry later',

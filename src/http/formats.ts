@@ -5,10 +5,6 @@ import type { Ajv } from 'ajv'
 /** A UUID of any version, hyphenated, in upper or lower case. */
 export const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i
 
-/** The usual form, on a day that every month has: nearly all date-times match, and need no further check. */
-const COMMON_DATE_TIME =
-  /^\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])T(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d+)?Z$/
-
 const DATE_TIME =
   /^(\d{4})-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])[Tt ](?:[01]\d|2[0-3]):[0-5]\d:(?:[0-5]\d|60)(?:\.\d+)?(?:[Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)$/
 
@@ -19,11 +15,14 @@ export function addFormats(ajv: Ajv): Ajv {
 
 /** Whether `text` is an RFC 3339 date-time. A leap second is accepted in any minute. */
 export function isDateTime(text: string): boolean {
-  if (COMMON_DATE_TIME.test(text)) return true
   const match = DATE_TIME.exec(text)
-  if (!match) return false
-  const day = Number(match[3])
-  return day <= 28 || day <= new Date(Date.UTC(Number(match[1]), Number(match[2]), 0)).getUTCDate()
+  return match !== null && Number(match[3]) <= daysInMonth(Number(match[1]), Number(match[2]))
+}
+
+/** `month` is from 1 to 12. */
+export function daysInMonth(year: number, month: number): number {
+  if (month === 2) return year % 4 === 0 && (year % 100 !== 0 || year % 400 === 0) ? 29 : 28
+  return month === 4 || month === 6 || month === 9 || month === 11 ? 30 : 31
 }
 
 /** Converts an RFC 3339 date-time. A leap second becomes the second before it. */

@@ -8,6 +8,23 @@ import { addFormats, UUID } from '../http/formats.js'
 import { countWire, type WireBatch, WireError } from './protobuf.js'
 import { type AcceptedSchema, BatchSchema, MAX_LOGS } from './schemas.js'
 
+/** What one POST says, whatever its encoding. */
+export interface Batch {
+  /** In lower case; undefined if the body does not give it (protobuf never does: headers carry them). */
+  workspaceId: string | undefined
+  ownerId: string | undefined
+  /** In lower case; undefined if there is none. */
+  sessionId: string | undefined
+  allowed: number
+  denied: number
+  skipped: number
+  /**
+   * Only with a session: the sequence numbers by decision, each as ascending, disjoint, non-adjacent runs, flat:
+   * [first, end, first, end, ...), end exclusive.
+   */
+  numbers: { allowed: number[]; denied: number[]; skipped: number[] } | undefined
+}
+
 type JsonBatch = Static<typeof BatchSchema>
 type Counts = Static<typeof AcceptedSchema>
 
