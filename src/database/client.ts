@@ -26,9 +26,24 @@ export interface DatabaseOptions {
   onUp?: (up: boolean, cause?: Error) => void
 }
 
+/** The work can be attempted again: the fault is not in the statement. */
+export class TemporaryDatabaseError extends Error {}
+
 /** The database is unavailable or did not respond in time. The work may or may not have been done. */
-export class DatabaseUnavailableError extends Error {
+export class DatabaseUnavailableError extends TemporaryDatabaseError {
   override name = 'DatabaseUnavailableError'
+}
+
+/** The database is available, but canceled the work, which was not done. */
+export class DatabaseBusyError extends TemporaryDatabaseError {
+  override name = 'DatabaseBusyError'
+  /** Whether a statement took too long, rather than waited for or conflicted with another one. */
+  readonly isTooSlow: boolean
+
+  constructor(cause: Error) {
+    super(`the database canceled the statement: ${reasonOf(cause)}`, { cause })
+    this.isTooSlow = codeOf(cause) === QUERY_CANCELED
+  }
 }
 
 export interface Database {
@@ -36,7 +51,8 @@ export interface Database {
   readonly up: boolean | undefined
   /**
    * Runs `work` on the pool. Rejects with DatabaseUnavailableError if the database is unavailable or does not respond
-   * within `deadlineMs`. In the latter case the pool is replaced, so that nothing waits on a dead connection.
+   * within `deadlineMs`, and with DatabaseBusyError if it cancels a statement. If it does not respond, the pool is
+   * replaced, so that nothing waits on a dead connection.
    */
   run<T>(work: (db: Db) => Promise<T>, deadlineMs?: number): Promise<T>
   /** Closes all connections; statements in progress are aborted. */
@@ -76,9 +92,9 @@ export function connectDatabase({ timing = TIMING, onUp, ...options }: DatabaseO
         if (cause instanceof TimeoutError) discard(used)
         else if (!isUnavailable(cause)) {
           report(true)
-          throw cause
+          throw BUSY_CODES.has(codeOf(cause)) ? new DatabaseBusyError(cause) : cause
         }
-        report(BUSY_CODES.has(codeOf(cause)), cause)
+        report(false, cause)
         throw new DatabaseUnavailableError(`the database is unavailable: ${reasonOf(cause)}`, { cause })
       }
     },
@@ -151,19 +167,21 @@ const UNAVAILABLE_CODES = new Set([
   '25P04', // transaction_timeout
   '25006', // read_only_sql_transaction: a standby, or a demoted primary
 ])
+const QUERY_CANCELED = '57014' // also by statement_timeout
 /** Codes of a server that was reached but could not complete the statement now. */
 const BUSY_CODES = new Set([
   '40001', // serialization_failure
   '40P01', // deadlock_detected
   '55P03', // lock_not_available
-  '57014', // query_canceled: statement_timeout
+  QUERY_CANCELED,
 ])
 /** SQLSTATE classes: connection exception, insufficient resources, operator intervention. */
 const UNAVAILABLE_CLASSES = new Set(['08', '53', '57'])
 
 function isUnavailable(error: Error): boolean {
   const code = codeOf(error)
-  if (UNAVAILABLE_CODES.has(code) || BUSY_CODES.has(code)) return true
+  if (BUSY_CODES.has(code)) return false
+  if (UNAVAILABLE_CODES.has(code)) return true
   if (error instanceof AggregateError) return error.errors.some(isUnavailable)
   return code.length === 5 && UNAVAILABLE_CLASSES.has(code.slice(0, 2))
 }

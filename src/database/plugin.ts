@@ -5,7 +5,13 @@ import fp from 'fastify-plugin'
 import { backoff, pause } from '../async.js'
 import type { Config } from '../config.js'
 import type { Timing } from '../timing.js'
-import { connectDatabase, type Database, DatabaseUnavailableError, type Db } from './client.js'
+import {
+  connectDatabase,
+  type Database,
+  DatabaseUnavailableError,
+  type Db,
+  TemporaryDatabaseError,
+} from './client.js'
 import { locateDatabase } from './locate.js'
 import { checkMigrated, migrate } from './migrate.js'
 import { readSketchKey } from './settings.js'
@@ -88,7 +94,7 @@ async function prepare(
       } else await checkMigrated(database)
       return { sketchKey: await database.run(readSketchKey) }
     } catch (error) {
-      if (signal.aborted || !(error instanceof DatabaseUnavailableError)) throw error
+      if (signal.aborted || !(error instanceof TemporaryDatabaseError)) throw error
       await pause(backoff(failures, FIRST_RETRY_MS, LONGEST_RETRY_MS), { signal, ref: false })
       signal.throwIfAborted()
     }

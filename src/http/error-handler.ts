@@ -3,8 +3,8 @@
 import { STATUS_CODES } from 'node:http'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
-import { DatabaseUnavailableError } from '../database/client.js'
-import { DatabaseUnavailable, NotFound, RETRIABLE } from './errors.js'
+import { DatabaseBusyError, DatabaseUnavailableError } from '../database/client.js'
+import { DatabaseBusy, DatabaseUnavailable, NotFound, RETRIABLE } from './errors.js'
 
 const RETRY_AFTER_S = 1
 
@@ -19,7 +19,7 @@ export default fp(
 )
 
 function respond(thrown: FastifyError, request: FastifyRequest, reply: FastifyReply) {
-  const error = thrown instanceof DatabaseUnavailableError ? new DatabaseUnavailable() : thrown
+  const error = publicError(thrown)
   const statusCode = error.statusCode && error.statusCode >= 400 ? error.statusCode : 500
   if (statusCode === 500)
     request.server.log.error({ err: thrown, route: request.routeOptions.url }, 'request failed')
@@ -34,4 +34,10 @@ function respond(thrown: FastifyError, request: FastifyRequest, reply: FastifyRe
     error: STATUS_CODES[statusCode],
     message: statusCode === 500 ? 'internal error: see the log of this replica' : error.message,
   })
+}
+
+function publicError(thrown: FastifyError): FastifyError {
+  if (thrown instanceof DatabaseBusyError) return new DatabaseBusy()
+  if (thrown instanceof DatabaseUnavailableError) return new DatabaseUnavailable()
+  return thrown
 }

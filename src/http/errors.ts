@@ -49,6 +49,16 @@ export const DatabaseUnavailable = createError(
   'the database is unavailable: retry later',
   503,
 )
+export const DatabaseBusy = createError(
+  'DATABASE_BUSY',
+  'the database is available but canceled the statement: retry later',
+  503,
+)
+export const RangeTooExpensive = createError(
+  'RANGE_TOO_EXPENSIVE',
+  'the range contains too many snapshots to be read within 10 seconds: request a shorter range',
+  400,
+)
 export const OutcomeUnknown = createError(
   'OUTCOME_UNKNOWN',
   'not committed in time: the batch will be counted once the database is available, so a retry may count it twice',

@@ -5,7 +5,7 @@ import t, { type Test } from 'tap'
 import { applyFlush } from '../../src/counting/flush.js'
 import { Flusher } from '../../src/counting/flusher.js'
 import type { Tracker } from '../../src/counting/tracker.js'
-import { connectDatabase, type Database, DatabaseUnavailableError } from '../../src/database/client.js'
+import { connectDatabase, type Database, TemporaryDatabaseError } from '../../src/database/client.js'
 import { takeSnapshot } from '../../src/snapshots/snapshot.js'
 import { TIMING } from '../../src/timing.js'
 import { type TestDatabase, testDatabase } from '../helpers/database.js'
@@ -84,7 +84,7 @@ async function flushed(flusher: Flusher): Promise<void> {
       flusher.flush().then(
         () => true,
         (error) => {
-          if (!(error instanceof DatabaseUnavailableError)) throw error
+          if (!(error instanceof TemporaryDatabaseError)) throw error
           return false
         },
       ),
@@ -142,7 +142,7 @@ t.test('a snapshot is taken once or not at all, wherever it is cut', async (t) =
       const outcome = await database
         .run((db) => takeSnapshot(db, { trigger: 'manual', reportedBy: replicaId }))
         .catch((error) => {
-          if (!(error instanceof DatabaseUnavailableError)) throw error
+          if (!(error instanceof TemporaryDatabaseError)) throw error
           return undefined
         })
       if (outcome?.result === 'taken') taken++

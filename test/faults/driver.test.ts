@@ -7,7 +7,7 @@ import postgres from 'postgres'
 import t from 'tap'
 import { applyFlush } from '../../src/counting/flush.js'
 import { Flusher } from '../../src/counting/flusher.js'
-import { connectDatabase, DatabaseUnavailableError } from '../../src/database/client.js'
+import { connectDatabase, TemporaryDatabaseError } from '../../src/database/client.js'
 import { TIMING } from '../../src/timing.js'
 import { testDatabase } from '../helpers/database.js'
 import { newTracker } from '../helpers/tracker.js'
@@ -39,7 +39,7 @@ t.test(
         tracker.track('w', 'o', 1, 0)
         sent++
         return flusher.flush().catch((error) => {
-          if (!(error instanceof DatabaseUnavailableError)) throw error
+          if (!(error instanceof TemporaryDatabaseError)) throw error
           failures++
         })
       })
