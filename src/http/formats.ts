@@ -25,12 +25,30 @@ export function daysInMonth(year: number, month: number): number {
   return month === 4 || month === 6 || month === 9 || month === 11 ? 30 : 31
 }
 
-/** Converts an RFC 3339 date-time. A leap second becomes the second before it. */
-export function toDate(text: string): Date {
-  return new Date(
-    text
-      .toUpperCase()
-      .replace(' ', 'T')
-      .replace(/(T\d\d:\d\d):60/, '$1:59'),
-  )
+const DAY_MS = 86_400_000
+const LEAP_SECOND = /(T\d\d:\d\d):60/
+
+/** The earliest and latest time of the API, in milliseconds since 1970: RFC 3339 has four digits, PostgreSQL no year 0. */
+export const EARLIEST_MS = Date.parse('0001-01-01T00:00:00.000Z')
+const LATEST_MS = Date.parse('9999-12-31T23:59:59.999Z')
+
+/** Whether the API can represent this time. */
+export function isRepresentable(time: Date): boolean {
+  return time.getTime() >= EARLIEST_MS && time.getTime() <= LATEST_MS
+}
+
+/**
+ * Converts a time that a client names: an RFC 3339 date-time, in the years 0001 to 9999 of UTC. Undefined if it is not
+ * one. A leap second, which only occurs at 23:59:60 UTC, becomes the first moment of the next day: so times keep their
+ * order.
+ */
+export function parseTime(text: string): Date | undefined {
+  if (!isDateTime(text)) return undefined
+  const upper = text.toUpperCase().replace(' ', 'T')
+  const time = new Date(upper.replace(LEAP_SECOND, '$1:59'))
+  if (LEAP_SECOND.test(upper)) {
+    time.setUTCMilliseconds(1000)
+    if (time.getTime() % DAY_MS !== 0) return undefined
+  }
+  return isRepresentable(time) ? time : undefined
 }

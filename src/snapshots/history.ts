@@ -155,10 +155,10 @@ function usageOf({ snapshots, workspaces, users, allowed_requests, denied_reques
   }
 }
 
-/** The whole intervals that overlap the range. */
-export function intervalsOf({ from, to, by }: UsageRange): Interval[] {
-  const intervals = []
-  for (let start = startOf(from, by); start < to; ) {
+/** The whole intervals that overlap the range, the first `max` of them. */
+export function intervalsOf({ from, to, by }: UsageRange, max = Number.POSITIVE_INFINITY): Interval[] {
+  const intervals: Interval[] = []
+  for (let start = startOf(from, by); start < to && intervals.length < max; ) {
     const end = startOf(new Date(start.getTime() + LONGEST_INTERVAL_MS[by]), by)
     intervals.push({ start, end })
     start = end
@@ -169,7 +169,7 @@ export function intervalsOf({ from, to, by }: UsageRange): Interval[] {
 const HOUR_MS = 3_600_000
 const DAY_MS = 24 * HOUR_MS
 /** The longest interval of each unit. Added to the start of any interval, it leads into the next one. */
-export const LONGEST_INTERVAL_MS: Record<Unit, number> = {
+const LONGEST_INTERVAL_MS: Record<Unit, number> = {
   hour: HOUR_MS,
   day: DAY_MS,
   week: 7 * DAY_MS,
@@ -179,7 +179,11 @@ export const LONGEST_INTERVAL_MS: Record<Unit, number> = {
 const MONDAY_MS = 4 * DAY_MS
 
 function startOf(time: Date, by: Unit): Date {
-  if (by === 'month') return new Date(Date.UTC(time.getUTCFullYear(), time.getUTCMonth()))
+  if (by === 'month') {
+    const start = new Date(0) // not Date.UTC(), which takes the years 0 to 99 for 1900 to 1999
+    start.setUTCFullYear(time.getUTCFullYear(), time.getUTCMonth())
+    return start
+  }
   const offset = by === 'week' ? MONDAY_MS : 0
   const length = LONGEST_INTERVAL_MS[by]
   return new Date(Math.floor((time.getTime() - offset) / length) * length + offset)

@@ -2,13 +2,15 @@
 
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { Type } from '@sinclair/typebox'
+import Negotiator from 'negotiator'
+import { DatabaseBusyError } from '../database/client.js'
 import { ADMIN_ROUTE, restrictToAdmins } from '../http/admin.js'
-import { InvalidQuery, SnapshotInProgress } from '../http/errors.js'
-import { toDate } from '../http/formats.js'
+import { InvalidQuery, RangeTooExpensive, SnapshotInProgress } from '../http/errors.js'
+import { EARLIEST_MS, isRepresentable, parseTime } from '../http/formats.js'
 import { oneOf, ref, responses } from '../http/schemas.js'
 import {
   type IntervalUsage,
-  LONGEST_INTERVAL_MS,
+  intervalsOf,
   listReplicas,
   listSnapshots,
   readUsage,
@@ -25,6 +27,9 @@ import {
   UsageSchema,
 } from './schemas.js'
 
+const JSON_TYPE = 'application/json; charset=utf-8'
+const CSV_TYPE = 'text/csv; charset=utf-8; header=present'
+const DAY_MS = 86_400_000
 const DEFAULT_DAYS = 30
 const MAX_INTERVALS = 10_000
 
@@ -98,7 +103,7 @@ export const telemetry: FastifyPluginAsyncTypebox = async (app) => {
       },
     },
     ({ query: { limit, before } }) =>
-      app.database.run((db) => listSnapshots(db, limit, before === undefined ? undefined : toDate(before))),
+      app.database.run((db) => listSnapshots(db, limit, timeOf('before', before))),
   )
 
   app.get(
@@ -138,11 +143,16 @@ export const telemetry: FastifyPluginAsyncTypebox = async (app) => {
     },
     async (request, reply) => {
       const range = rangeOf(request.query)
-      const usage = await app.database.run((db) => readUsage(db, range))
+      const usage = await app.database
+        .run((db) => readUsage(db, range))
+        .catch((error: unknown) => {
+          throw error instanceof DatabaseBusyError && error.isTooSlow ? new RangeTooExpensive() : error
+        })
       reply.header('vary', 'accept')
-      if (!request.headers.accept?.includes('text/csv')) return usage
+      const type = new Negotiator(request.raw).mediaType([JSON_TYPE, CSV_TYPE])
+      if (type !== CSV_TYPE) return usage // also if neither type is acceptable
       // The schema describes the JSON; a string bypasses its serializer.
-      return reply.type('text/csv; charset=utf-8; header=present').send(toCsv(usage.buckets) as never)
+      return reply.type(CSV_TYPE).send(toCsv(usage.buckets) as never)
     },
   )
 
@@ -160,16 +170,31 @@ export const telemetry: FastifyPluginAsyncTypebox = async (app) => {
   )
 }
 
+/** The time that the query parameter `name` contains. */
+function timeOf(name: string, text: string | undefined): Date | undefined {
+  if (text === undefined) return undefined
+  const time = parseTime(text)
+  if (!time)
+    throw new InvalidQuery(
+      `querystring/${name} must be in the years 0001 to 9999 in UTC, and a leap second at 23:59:60 UTC`,
+    )
+  return time
+}
+
 function rangeOf(query: { from?: string; to?: string; by: Unit }): UsageRange {
-  const to = query.to === undefined ? new Date() : toDate(query.to)
+  const to = timeOf('to', query.to) ?? new Date()
   const from =
-    query.from === undefined ? new Date(to.getTime() - DEFAULT_DAYS * 86_400_000) : toDate(query.from)
+    timeOf('from', query.from) ?? new Date(Math.max(to.getTime() - DEFAULT_DAYS * DAY_MS, EARLIEST_MS))
   if (from >= to) throw new InvalidQuery('querystring/from must be before querystring/to')
-  if ((to.getTime() - from.getTime()) / LONGEST_INTERVAL_MS[query.by] > MAX_INTERVALS)
+  const range = { from, to, by: query.by }
+  const intervals = intervalsOf(range, MAX_INTERVALS + 1)
+  if (intervals.length > MAX_INTERVALS)
     throw new InvalidQuery(
       `querystring: over ${MAX_INTERVALS} buckets: request a shorter range or larger buckets`,
     )
-  return { from, to, by: query.by }
+  if (!intervals.every(({ end }) => isRepresentable(end)))
+    throw new InvalidQuery('querystring/to must be in a bucket that ends before the year 10000')
+  return range
 }
 
 /** CSV as in RFC 4180; no value needs quotes. */

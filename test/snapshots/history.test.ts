@@ -2,7 +2,7 @@
 
 import t from 'tap'
 import { intervalsOf, readUsage, type Unit } from '../../src/snapshots/history.js'
-import { testDatabase } from '../helpers/database.js'
+import { testDatabase, untilBlocked } from '../helpers/database.js'
 import { recordSnapshot } from '../helpers/history.js'
 import { type Replica, startReplica } from '../helpers/replica.js'
 
@@ -169,14 +169,140 @@ t.test('the route answers JSON or CSV, with defaults, and says what is wrong wit
     ['from=march', /from must match format "date-time"/],
     ['by=year', /by must be equal to one of the allowed values/],
     ['by=hour&from=0001-01-01T00:00:00Z', /over 10000 buckets/],
+    ['by=month&from=1166-01-31T00:00:00Z&to=2000-01-01T00:00:00Z', /over 10000 buckets/],
   ] as const) {
     const response = await replica.get(`/telemetry/usage?${bad}`)
     t.equal(response.status, 400, bad)
     t.match(await response.json(), { message })
   }
-  t.equal(
-    (await replica.get('/telemetry/usage?to=2026-06-30T23:59:60Z')).status,
-    200,
-    'a leap second is a time',
-  )
 })
+
+t.test('CSV is returned if the client prefers it: by weight, in any case, with its parameters', async (t) => {
+  const { url } = await testDatabase(t)
+  const replica = await startReplica(t, url)
+  for (const [accept, type] of [
+    ['text/csv', 'text/csv'],
+    ['Text/CSV', 'text/csv'],
+    ['text/csv; charset=utf-8', 'text/csv'],
+    ['text/csv;header=present', 'text/csv'],
+    ['text/*', 'text/csv'],
+    ['application/json;q=0.5, text/csv', 'text/csv'],
+    ['text/csv;q=0.5, application/json', 'application/json'],
+    ['text/csv;q=0', 'application/json'],
+    ['text/csv;q=0, */*', 'application/json'],
+    ['text/csvx', 'application/json'],
+    ['*/*', 'application/json'],
+    ['text/html, */*;q=0.8', 'application/json'],
+    ['image/png', 'application/json'],
+    ['', 'application/json'],
+  ] as const) {
+    const response = await replica.get('/telemetry/usage', { accept })
+    t.equal(response.headers.get('content-type')?.split(';')[0], type, accept)
+    t.equal(response.headers.get('vary'), 'accept')
+    await response.text()
+  }
+})
+
+t.test('times at the edges of the calendar are answered with RFC 3339 times, or 400', async (t) => {
+  const { url } = await testDatabase(t)
+  const replica = await startReplica(t, url)
+  const usage = async (query: string) => {
+    const response = await replica.get(`/telemetry/usage?${query}`)
+    const { from, to, buckets, code } = (await response.json()) as {
+      from: string
+      to: string
+      buckets: { start: string; end: string }[]
+      code: string
+    }
+    if (response.status !== 200) return `${response.status} ${code}`
+    return `${from} ${to}: ${buckets.length} from ${buckets[0]?.start} to ${buckets.at(-1)?.end}`
+  }
+  for (const [query, expected] of [
+    [
+      'to=0001-01-03T00:00:00Z',
+      '0001-01-01T00:00:00.000Z 0001-01-03T00:00:00.000Z: 2 from 0001-01-01T00:00:00.000Z to 0001-01-03T00:00:00.000Z',
+    ],
+    [
+      'by=month&from=0098-12-05T00:00:00Z&to=0099-01-05T00:00:00Z',
+      '0098-12-05T00:00:00.000Z 0099-01-05T00:00:00.000Z: 2 from 0098-12-01T00:00:00.000Z to 0099-02-01T00:00:00.000Z',
+    ],
+    [
+      'by=week&to=0001-01-01T00:00:00.001Z',
+      '0001-01-01T00:00:00.000Z 0001-01-01T00:00:00.001Z: 1 from 0001-01-01T00:00:00.000Z to 0001-01-08T00:00:00.000Z',
+    ],
+    [
+      'to=9999-12-31T00:00:00Z&from=9999-12-30T00:00:00Z',
+      '9999-12-30T00:00:00.000Z 9999-12-31T00:00:00.000Z: 1 from 9999-12-30T00:00:00.000Z to 9999-12-31T00:00:00.000Z',
+    ],
+    [
+      'from=2016-12-31T23:59:60.5Z&to=2017-01-02T00:59:60%2B01:00',
+      '2017-01-01T00:00:00.000Z 2017-01-02T00:00:00.000Z: 1 from 2017-01-01T00:00:00.000Z to 2017-01-02T00:00:00.000Z',
+    ],
+    ['to=9999-12-31T00:00:00.001Z', '400 INVALID_QUERY'],
+    ['by=month&to=9999-12-31T23:59:59Z', '400 INVALID_QUERY'],
+    ['to=9999-12-31T23:59:60Z', '400 INVALID_QUERY'],
+    ['to=9999-12-31T23:30:00-01:00', '400 INVALID_QUERY'],
+    ['to=0000-12-31T23:59:59Z', '400 INVALID_QUERY'],
+    ['to=0001-01-01T00:00:00Z', '400 INVALID_QUERY'],
+    ['from=0001-01-01T00:00:00%2B01:00', '400 INVALID_QUERY'],
+    ['to=2016-12-31T12:00:60Z', '400 INVALID_QUERY'],
+    ['to=2016-12-31T23:59:60%2B01:00', '400 INVALID_QUERY'],
+    ['to=2023-02-29T00:00:00Z', '400 FST_ERR_VALIDATION'],
+  ] as const)
+    t.equal(await usage(query), expected, query)
+
+  for (const [before, status] of [
+    ['0001-01-01T00:00:00Z', 200],
+    ['9999-12-31T23:59:59.999Z', 200],
+    ['2016-12-31T23:59:60Z', 200],
+    ['0000-01-01T00:00:00Z', 400],
+    ['0001-01-01T00:00:00%2B00:01', 400],
+    ['9999-12-31T23:59:59-00:01', 400],
+    ['9999-12-31T23:59:60Z', 400],
+  ] as const)
+    t.equal((await replica.get(`/telemetry/snapshots?before=${before}`)).status, status, before)
+})
+
+t.test(
+  'a range that takes too long to read is 400 and says so, and the database is not declared lost',
+  async (t) => {
+    const { url, sql } = await testDatabase(t)
+    const replica = await startReplica(t, url)
+    await sql.begin(async (tx) => {
+      // A statement that waits is canceled as statement_timeout would cancel it.
+      await tx`lock table telemetry_snapshots`
+      const answer = replica.get('/telemetry/usage')
+      await untilBlocked(sql)
+      await sql`select pg_cancel_backend(pid) from pg_stat_activity
+      where datname = current_database() and wait_event_type = 'Lock'`
+      const response = await answer
+      t.equal(response.status, 400)
+      t.match(await response.json(), { code: 'RANGE_TOO_EXPENSIVE', message: /request a shorter range/ })
+    })
+    t.equal(replica.app.database.up, true)
+    t.equal((await replica.get('/telemetry/usage')).status, 200)
+  },
+)
+
+t.test(
+  'a statement that the database cancels is 503 DATABASE_BUSY, and the database is not declared lost',
+  async (t) => {
+    const { url, sql } = await testDatabase(t)
+    const replica = await startReplica(t, url)
+    await sql.begin(async (tx) => {
+      await tx`lock table telemetry_snapshots`
+      const answer = replica.get('/telemetry/snapshots')
+      await untilBlocked(sql)
+      await sql`select pg_cancel_backend(pid) from pg_stat_activity
+      where datname = current_database() and wait_event_type = 'Lock'`
+      const response = await answer
+      t.equal(response.status, 503)
+      t.equal(response.headers.get('retry-after'), '1')
+      t.match(await response.json(), {
+        code: 'DATABASE_BUSY',
+        message: /canceled the statement: retry later/,
+      })
+    })
+    t.equal(replica.app.database.up, true)
+  },
+)
