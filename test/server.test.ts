@@ -296,7 +296,7 @@ t.test("no line of the log holds a token, URL or id of an agent's request", asyn
     owner_id: secrets.owner,
     session_id: secrets.session,
     confined_process_name: secrets.process,
-    logs: [{ allowed: true, http_request }],
+    logs: [{ allowed: true, sequence_number: 0, http_request }],
   }
   const statuses: number[] = []
   const note = async (answer: Promise<Response>) => {

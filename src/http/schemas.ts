@@ -29,7 +29,7 @@ export const ErrorSchema = Type.Object(
     error: Type.String({ examples: ['Bad Request'] }),
     message: Type.String({
       description: 'Says what is wrong and what to change.',
-      examples: ['body/logs/3/allowed must be boolean'],
+      examples: ['/logs/3/allowed must be a boolean'],
     }),
   },
   { $id: 'Error', title: 'Error' },

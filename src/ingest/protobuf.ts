@@ -1,25 +1,15 @@
-// Counts a batch in protobuf straight from its bytes, and builds no strings for it: openapi/boundary-logs.proto.
-// The wire format: https://protobuf.dev/programming-guides/encoding/
+// Reads a batch in protobuf straight from its bytes, and builds no string but the session's id.
+// The message: openapi/boundary-logs.proto. The wire format: https://protobuf.dev/programming-guides/encoding/
 
 import { isUtf8 } from 'node:buffer'
-
-/** What a batch on the wire comes to. `skipped` logs carry no resource that this version knows. */
-export interface WireBatch {
-  allowed: number
-  denied: number
-  skipped: number
-  /** Empty if it was left out. */
-  sessionId: string
-}
-
-/** Bytes that are no such message; the message says where. */
-export class WireError extends Error {
-  override name = 'WireError'
-}
+import { InvalidBody, InvalidProtobuf } from '../http/errors.js'
+import { UUID } from '../http/formats.js'
+import type { Batch } from './batch.js'
+import { Tally } from './tally.js'
 
 /** A field's number and wire type, as they stand on the wire. */
 const BATCH = { logs: tag(1, 2), sessionId: tag(2, 2), confinedProcessName: tag(3, 2) }
-const LOG = { allowed: tag(1, 0), time: tag(2, 2), httpRequest: tag(3, 2) }
+const LOG = { allowed: tag(1, 0), time: tag(2, 2), httpRequest: tag(3, 2), sequenceNumber: tag(4, 0) }
 const HTTP_REQUEST = { method: tag(1, 2), url: tag(2, 2), matchedRule: tag(3, 2) }
 const MAX_GROUP_DEPTH = 100
 
@@ -27,59 +17,66 @@ function tag(field: number, wireType: number): number {
   return field * 8 + wireType
 }
 
+/** Shared by all bodies, because each is read without a pause. */
+const tally = new Tally()
+
 /**
- * Reads a whole message, or throws WireError. As every parser of proto3 must, it refuses what ends too early, tags
- * and varints that cannot be, and strings that are not UTF-8; skips fields it does not know, also those of a known
- * number with another wire type; and lets the last of several values stand.
+ * Reads a whole message. Throws InvalidProtobuf where it is not one, and InvalidBody where it is not a batch. As every
+ * parser of proto3 must, it refuses what ends too early, tags and varints that cannot be, and strings that are not
+ * UTF-8; skips fields it does not know, also those of a known number with another wire type; and lets the last of
+ * several values stand.
  */
-export function countWire(bytes: Uint8Array): WireBatch {
-  return new Wire(bytes).batch()
+export function readProtobuf(body: Buffer): Batch {
+  return new ProtobufReader(body).batch()
 }
 
 /** One pass from front to back. Every method reads at `#at` and moves it on; none reads at or past its `end`. */
-class Wire {
+class ProtobufReader {
   #at = 0
-  /** Index of the log being read, for messages. */
-  #log = -1
-  readonly #bytes: Uint8Array
+  readonly #bytes: Buffer
   readonly #view: DataView
 
-  constructor(bytes: Uint8Array) {
+  constructor(bytes: Buffer) {
     this.#bytes = bytes
     this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
+    tally.reset()
   }
 
-  batch(): WireBatch {
+  batch(): Batch {
     const end = this.#bytes.length
-    const batch = { allowed: 0, denied: 0, skipped: 0, sessionId: '' }
+    let sessionId = ''
     while (this.#at < end) {
       const tag = this.#tag(end)
-      if (tag === BATCH.logs) this.#countLog(this.#length(end), batch)
+      if (tag === BATCH.logs) this.#log(this.#length(end))
       else if (tag === BATCH.sessionId) {
         const start = this.#string(end)
-        batch.sessionId = Buffer.from(this.#bytes.subarray(start, this.#at)).toString()
+        sessionId = this.#bytes.toString('latin1', start, this.#at)
       } else if (tag === BATCH.confinedProcessName) this.#string(end)
       else this.#skip(tag, end)
     }
-    return batch
+    if (sessionId !== '' && !UUID.test(sessionId)) throw new InvalidBody('/session_id must be a UUID')
+    return tally.batch({
+      workspaceId: undefined,
+      ownerId: undefined,
+      sessionId: sessionId === '' ? undefined : sessionId.toLowerCase(),
+    })
   }
 
-  #countLog(end: number, counts: WireBatch): void {
-    this.#log++
-    let allowed = false
+  #log(end: number): void {
+    let isAllowed = false
     let hasResource = false
+    let sequenceNumber = 0
     while (this.#at < end) {
       const tag = this.#tag(end)
-      if (tag === LOG.allowed) allowed = this.#varint(end) !== 0
+      if (tag === LOG.allowed) isAllowed = this.#varint(end) !== 0
+      else if (tag === LOG.sequenceNumber) sequenceNumber = this.#varint(end)
       else if (tag === LOG.httpRequest) {
         this.#httpRequest(this.#length(end))
         hasResource = true
       } else if (tag === LOG.time) this.#timestamp(this.#length(end))
       else this.#skip(tag, end)
     }
-    if (!hasResource) counts.skipped++
-    else if (allowed) counts.allowed++
-    else counts.denied++
+    tally.add(hasResource, isAllowed, sequenceNumber)
   }
 
   #httpRequest(end: number): void {
@@ -102,7 +99,7 @@ class Wire {
     return tag
   }
 
-  /** Of 64 bits; exact up to 2^53, and never zero if any bit is set: lengths and booleans need no more. */
+  /** Of 64 bits, unsigned: exact up to 2^53, and more than that if it is more, or negative as an int64. */
   #varint(end: number): number {
     let value = 0
     for (let scale = 1; this.#at < end; scale *= 128) {
@@ -181,8 +178,7 @@ class Wire {
   }
 
   #fail(what: string): never {
-    throw new WireError(
-      `${what}, before byte ${this.#at}${this.#log < 0 ? '' : ` in or after logs/${this.#log}`}`,
-    )
+    const place = tally.length === 0 ? '' : `, after ${tally.length} logs`
+    throw new InvalidProtobuf(`${what}, before byte ${this.#at}${place}`)
   }
 }

@@ -1,17 +1,19 @@
 // POST /boundary/logs: accepts an agent's batch as a whole or not at all.
 
+import type { IncomingHttpHeaders } from 'node:http'
 import { createGunzip } from 'node:zlib'
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import type { FastifyInstance, FastifyRequest, preParsingHookHandler } from 'fastify'
 import type { Config } from '../config.js'
 import bodyBudget from '../http/body-budget.js'
-import { InvalidGzip, UnsupportedEncoding } from '../http/errors.js'
+import { InvalidBody, InvalidGzip, UnsupportedEncoding } from '../http/errors.js'
 import { isAnswered } from '../http/metrics.js'
 import overload from '../http/overload.js'
 import { limitRate } from '../http/rate-limit.js'
 import { ref, responses } from '../http/schemas.js'
 import type { Timing } from '../timing.js'
-import { type BatchBody, parseJson, parseProtobuf, readBatch } from './batch.js'
+import { identify, type ReceivedBatch, receiveJson, receiveProtobuf } from './batch.js'
+import { type Payload, readBody } from './body.js'
 import { AcceptedSchema, BatchSchema, IdentityHeadersSchema, ProtobufBatchSchema } from './schemas.js'
 
 const JSON_TYPE = 'application/json'
@@ -51,8 +53,9 @@ export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config; timing: T
   await app.register(overload, { maxDelayMs: timing.maxEventLoopDelayMs })
   await app.register(bodyBudget, { config })
 
-  app.addContentTypeParser(JSON_TYPE, { parseAs: 'string' }, parser(app, parseJson))
-  app.addContentTypeParser(PROTOBUF_TYPE, { parseAs: 'buffer' }, parser(app, parseProtobuf))
+  const limit = config.BODY_LIMIT_BYTES
+  app.addContentTypeParser(JSON_TYPE, parser(app, limit, receiveJson))
+  app.addContentTypeParser(PROTOBUF_TYPE, parser(app, limit, receiveProtobuf))
 
   app.route({
     method: 'POST',
@@ -93,17 +96,19 @@ export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config; timing: T
         504,
       ),
     },
-    // The parsers have validated the body, and readBatch() validates the headers.
+    // The parsers have validated the body and the headers.
     validatorCompiler: () => () => true,
     // Not async: a promise only if there is something to wait for.
     handler: (request, reply) => {
-      const { ids, counts } = readBatch(request, request.body as BatchBody)
-      const { allowed, denied, skipped } = counts
+      const received = request.body as ReceivedBatch | undefined
+      if (received === undefined) throw new InvalidBody('the body must be an object')
+      const { allowed, denied, skipped } = received.batch
+      const ids = identify(request.identity, received.given)
       const accept = () => {
         counted.allow += allowed
         counted.deny += denied
         counted.skipped += skipped
-        reply.code(202).send(counts)
+        reply.code(202).send({ allowed, denied, skipped })
       }
       const committed =
         allowed + denied > 0 ? counting.count(ids.workspaceId, ids.ownerId, allowed, denied) : undefined
@@ -121,21 +126,31 @@ function resultOf(status: number): (typeof RESULTS)[keyof typeof RESULTS] | 'fai
 }
 
 /** A content type parser that also validates the body. */
-function parser<B>(app: FastifyInstance, parse: (body: B) => BatchBody) {
-  return (request: FastifyRequest, body: B, done: (error: Error | null, batch?: BatchBody) => void) => {
-    app.releaseBody(request)
-    let batch: BatchBody
-    try {
-      batch = parse(body)
-    } catch (error) {
-      return done(error as Error)
-    }
-    done(null, batch)
-  }
+function parser(
+  app: FastifyInstance,
+  limit: number,
+  receive: (body: Buffer, headers: IncomingHttpHeaders) => ReceivedBatch,
+) {
+  return (
+    request: FastifyRequest,
+    payload: Payload,
+    done: (error: Error | null, batch?: ReceivedBatch) => void,
+  ) =>
+    readBody(payload, { declaredLength: request.headers['content-length'], limit }, (error, body) => {
+      app.releaseBody(request)
+      if (body === undefined) return done(error)
+      let received: ReceivedBatch
+      try {
+        received = receive(body, request.headers)
+      } catch (error) {
+        return done(error as Error)
+      }
+      done(null, received)
+    })
 }
 
 /**
- * Decompresses a gzip body while it is received. Fastify applies the body limit to the decompressed bytes, so a
+ * Decompresses a gzip body while it is received. readBody() applies the body limit to the decompressed bytes, so a
  * decompression bomb is rejected as soon as it exceeds the limit.
  */
 const gunzip: preParsingHookHandler = (request, _reply, payload, done) => {

@@ -2,13 +2,19 @@
 
 import { Type } from '@sinclair/typebox'
 import { count, id } from '../http/schemas.js'
-import type { WireBatch } from './protobuf.js'
+import type { Batch } from './batch.js'
 
 const BoundaryLogSchema = Type.Object(
   {
     allowed: Type.Boolean({ description: 'Whether the boundary allowed the request.' }),
     time: Type.Optional(Type.String({ format: 'date-time', description: 'Time of the decision, RFC 3339.' })),
-    sequence_number: Type.Optional(Type.Integer({ description: 'Position in the session.' })),
+    sequence_number: Type.Optional(
+      Type.Integer({
+        description:
+          'Required with a session_id: from 0 to 2^53 - 2, and different for each log of the batch. ' +
+          'Ignored without one.',
+      }),
+    ),
     http_request: Type.Optional(
       Type.Object(
         {
@@ -46,7 +52,7 @@ export const IdentityHeadersSchema = Type.Object({
   ),
 })
 
-export const ProtobufBatchSchema = Type.Unsafe<WireBatch>(
+export const ProtobufBatchSchema = Type.Unsafe<Batch>(
   Type.String({
     $id: 'ProtobufBatch',
     title: 'ProtobufBatch',

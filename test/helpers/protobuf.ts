@@ -2,7 +2,6 @@
 
 import { fileURLToPath } from 'node:url'
 import protobuf from 'protobufjs'
-import type { WireBatch } from '../../src/ingest/protobuf.js'
 
 const PROTO = fileURLToPath(new URL('../../openapi/boundary-logs.proto', import.meta.url))
 const root = new protobuf.Root()
@@ -36,14 +35,6 @@ function timestamp(time: string): { seconds: number; nanos: number } {
 }
 
 /** What bytes come to; throws if they are no such message. */
-export function decode(bytes: Uint8Array): WireBatch {
-  const { logs, session_id } = BoundaryLogs.decode(bytes) as unknown as Required<ProtobufBatch>
-  return summarize(logs ?? [], session_id ?? '')
-}
-
-/** What a batch comes to. */
-export function summarize(logs: NonNullable<ProtobufBatch['logs']>, sessionId: string): WireBatch {
-  const known = logs.filter((log) => log.http_request)
-  const allowed = known.filter((log) => log.allowed).length
-  return { allowed, denied: known.length - allowed, skipped: logs.length - known.length, sessionId }
+export function decode(bytes: Uint8Array): ProtobufBatch {
+  return BoundaryLogs.toObject(BoundaryLogs.decode(bytes), { longs: Number }) as ProtobufBatch
 }

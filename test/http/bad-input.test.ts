@@ -57,13 +57,13 @@ t.test('wrong types and values in every field', async (t) => {
     log({ http_request: { ...allowedLog.http_request, ...fields } })
   const id = randomUUID()
   const faults: [Record<string, unknown>, RegExp][] = [
-    [{ workspace_id: undefined }, /body must have required property 'workspace_id'/],
-    [{ owner_id: undefined }, /body must have required property 'owner_id'/],
-    [{ logs: undefined }, /body must have required property 'logs'/],
+    [{ workspace_id: undefined }, /^\/workspace_id is required/],
+    [{ owner_id: undefined }, /^\/owner_id is required/],
+    [{ logs: undefined }, /^\/logs is required/],
     ...['workspace_id', 'owner_id', 'session_id'].flatMap((field): [Record<string, unknown>, RegExp][] => [
       ...[null, 17, true, [id], {}].map((value): [Record<string, unknown>, RegExp] => [
         { [field]: value },
-        new RegExp(`body/${field} must be string`),
+        new RegExp(`^/${field} must be a string`),
       ]),
       ...[
         '',
@@ -77,46 +77,43 @@ t.test('wrong types and values in every field', async (t) => {
         `${id}\n`,
       ].map((value): [Record<string, unknown>, RegExp] => [
         { [field]: value },
-        new RegExp(`body/${field} must match format "uuid"`),
+        new RegExp(`^/${field} must be a UUID`),
       ]),
     ]),
-    [{ confined_process_name: 17 }, /body\/confined_process_name must be string/],
+    [{ confined_process_name: 17 }, /^\/confined_process_name must be a string/],
     ...[null, 17, 'none', {}, true].map((value): [Record<string, unknown>, RegExp] => [
       { logs: value },
-      /body\/logs must be array/,
+      /^\/logs must be an array/,
     ]),
     ...[null, 17, 'log', true, []].map((value): [Record<string, unknown>, RegExp] => [
       { logs: [allowedLog, value] },
-      /body\/logs\/1 must be object/,
+      /^\/logs\/1 must be an object/,
     ]),
-    [
-      { logs: [{ http_request: allowedLog.http_request }] },
-      /body\/logs\/0 must have required property 'allowed'/,
-    ],
+    [{ logs: [{ http_request: allowedLog.http_request }] }, /^\/logs\/0\/allowed is required/],
     ...[null, 'true', 1, 0, [], {}].map((value): [Record<string, unknown>, RegExp] => [
       log({ allowed: value }),
-      /body\/logs\/2\/allowed must be boolean/,
+      /^\/logs\/2\/allowed must be a boolean/,
     ]),
     ...[null, '17', 1.5, true, [], {}].map((value): [Record<string, unknown>, RegExp] => [
       log({ sequence_number: value }),
-      /body\/logs\/2\/sequence_number must be integer/,
+      /^\/logs\/2\/sequence_number must be an integer/,
     ]),
     ...[null, 17, true, []].map((value): [Record<string, unknown>, RegExp] => [
       log({ time: value }),
-      /body\/logs\/2\/time must be string/,
+      /^\/logs\/2\/time must be a string/,
     ]),
     ...[null, 17, 'GET', []].map((value): [Record<string, unknown>, RegExp] => [
       log({ http_request: value }),
-      /body\/logs\/2\/http_request must be object/,
+      /^\/logs\/2\/http_request must be an object/,
     ]),
-    [log({ http_request: {} }), /body\/logs\/2\/http_request must have required property 'method'/],
+    [log({ http_request: {} }), /^\/logs\/2\/http_request\/method is required/],
     ...['method', 'url', 'matched_rule'].flatMap((field) =>
       [null, 17, true, [], {}].map((value): [Record<string, unknown>, RegExp] => [
         request({ [field]: value }),
-        new RegExp(`body/logs/2/http_request/${field} must be string`),
+        new RegExp(`^/logs/2/http_request/${field} must be a string`),
       ]),
     ),
-    [{ logs: logs(1001, 0) }, /body\/logs must NOT have more than 1000 items/],
+    [{ logs: logs(1001, 0) }, /^\/logs must have at most 1000 items/],
   ]
   await countsNothing(t, async (replica) => {
     for (const [fields, message] of faults) await rejected(t, await replica.send(fields), 400, message)
@@ -153,7 +150,7 @@ t.test('invalid times are rejected, and valid ones at the limits are accepted', 
     '2026-01-31T12:30:00Z\n',
     '١٢٣٤-01-31T12:30:00Z',
   ])
-    await rejected(t, await send(time), 400, /body\/logs\/0\/time must match format "date-time"/)
+    await rejected(t, await send(time), 400, /^\/logs\/0\/time must be an RFC 3339 date-time/)
   t.strictSame(replica.app.counting.tracker.unflushed, { allowed: 0, denied: 0 })
   for (const time of [
     '2026-01-31T12:30:00Z',
@@ -170,24 +167,29 @@ t.test('bodies that are not a batch', async (t) => {
   const nested = `{"deep":${'['.repeat(1_000_000)}${']'.repeat(1_000_000)},${whole.slice(1)}`
   await countsNothing(t, async (replica) => {
     await rejected(t, await post(replica, whole.slice(0, -20)), 400, /JSON/)
-    await rejected(t, await post(replica, ''), 400, /the body is not valid JSON: Unexpected end/)
+    await rejected(t, await post(replica, ''), 400, /the body is not valid JSON: found the end at offset 0/)
     const nothing = await fetch(`${replica.url}/boundary/logs`, { method: 'POST' })
-    await rejected(t, nothing, 400, /body must be object/)
+    await rejected(t, nothing, 400, /the body must be an object/)
     await rejected(t, await post(replica, `\uFEFF\u0000${whole}`), 400, /JSON/)
     await rejected(t, await post(replica, whole.replace('true', 'NaN')), 400, /JSON/)
     await rejected(t, await post(replica, Buffer.from([0xff, 0xfe, 0x00])), 400, /JSON/)
     for (const value of ['null', '17', '"batch"', 'true', `[${whole}]`])
-      await rejected(t, await post(replica, value), 400, /body must be object/)
+      await rejected(t, await post(replica, value), 400, /the body must be an object/)
     await rejected(
       t,
       await post(replica, whole.replace('"logs":', '"logs":1e999,"logs_":')),
       400,
-      /body\/logs must be array/,
+      /^\/logs must be an array/,
     )
     const owner = `"__proto__":{"owner_id":${JSON.stringify(batch().owner_id)}}`
-    await rejected(t, await post(replica, whole.replace(/"owner_id":"[^"]*"/, owner)), 400, /'owner_id'/)
-    for (const deep of ['['.repeat(1_000_000), nested.slice(0, -1)])
-      await rejected(t, await post(replica, deep), 400, /JSON/)
+    await rejected(
+      t,
+      await post(replica, whole.replace(/"owner_id":"[^"]*"/, owner)),
+      400,
+      /^\/owner_id is required/,
+    )
+    await rejected(t, await post(replica, '['.repeat(1_000_000)), 400, /the body must be an object/)
+    await rejected(t, await post(replica, nested), 400, /JSON: nesting deeper than 64 at offset 71/)
   })
 })
 
@@ -231,14 +233,6 @@ t.test('keys that could pollute a prototype are ignored like other unknown field
   t.notOk('x' in {}, 'no prototype was changed')
 })
 
-t.test('deep nesting in an ignored field is harmless', async (t) => {
-  const { url } = await testDatabase(t)
-  const replica = await startReplica(t, url)
-  const whole = JSON.stringify(batch())
-  const deep = `{"later_field":${'['.repeat(1_000_000)}${']'.repeat(1_000_000)},${whole.slice(1)}`
-  t.equal((await post(replica, deep)).status, 202)
-})
-
 t.test('unsupported content types and encodings', async (t) => {
   const whole = JSON.stringify(batch())
   await countsNothing(t, async (replica) => {
@@ -261,7 +255,7 @@ t.test('unsupported content types and encodings', async (t) => {
     t.match(await exchange(replica.url, untyped + whole), /^HTTP\/1.1 415 /)
     t.match(
       await exchange(replica.url, head(0, { connection: 'close' }).replace(/content-type:.*\r\n/, '')),
-      /^HTTP\/1.1 400 .*body must be object/s,
+      /^HTTP\/1.1 400 .*the body must be an object/s,
     )
   })
 })
@@ -279,7 +273,7 @@ t.test('invalid gzip', async (t) => {
       t,
       await post(replica, gzipSync(''), gzip),
       400,
-      /the body is not valid JSON: Unexpected end/,
+      /the body is not valid JSON: found the end at offset 0/,
     )
   })
 })

@@ -1,10 +1,13 @@
 // Protobuf read from the wire: what a well-kept library makes of the same bytes is what counts.
 
 import { deepStrictEqual } from 'node:assert/strict'
+import { randomUUID } from 'node:crypto'
 import fc from 'fast-check'
 import t from 'tap'
-import { countWire, WireError } from '../../src/ingest/protobuf.js'
-import { decode, encode, type ProtobufBatch, summarize } from '../helpers/protobuf.js'
+import type { Batch } from '../../src/ingest/batch.js'
+import { readProtobuf } from '../../src/ingest/protobuf.js'
+import { decode, encode, type ProtobufBatch } from '../helpers/protobuf.js'
+import { summarize } from './reference.js'
 
 const text = fc.string({ unit: 'binary', maxLength: 200 })
 const maybe = <T>(value: fc.Arbitrary<T>) => fc.option(value, { nil: undefined })
@@ -28,19 +31,34 @@ const batches: fc.Arbitrary<ProtobufBatch> = fc
   })
   .map((batch) => JSON.parse(JSON.stringify(batch))) // without what is undefined
 
-/** What countWire() says of bytes, or why it refuses them. Anything but a refusal is thrown. */
-function read(bytes: Uint8Array) {
+const UUID = /^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$/i
+
+type Outcome = { batch: Batch } | { code: string; message: string }
+
+/** What the reader makes of bytes. Anything but a refusal is thrown. */
+function read(bytes: Uint8Array): Outcome {
   try {
-    return countWire(bytes)
+    return { batch: readProtobuf(Buffer.from(bytes)) }
   } catch (error) {
-    if (error instanceof WireError) return error
-    throw error
+    const { code, message } = error as { code?: string; message: string }
+    if (code !== 'INVALID_PROTOBUF' && code !== 'INVALID_BODY') throw error
+    return { code, message }
   }
 }
 
-function meaning(bytes: Uint8Array) {
+/** What a batch comes to; undefined if it is to be refused. */
+function meaning({ logs = [], session_id = '' }: ProtobufBatch): Batch | undefined {
+  if (session_id !== '' && !UUID.test(session_id)) return undefined
+  return summarize(
+    { workspaceId: undefined, ownerId: undefined, sessionId: session_id.toLowerCase() || undefined },
+    logs.map((log) => ({ ...log, sequence_number: log.sequence_number ?? 0 })),
+  )
+}
+
+/** What the library makes of bytes; undefined if it refuses them, or they are to be refused. */
+function meaningOf(bytes: Uint8Array): Batch | undefined {
   try {
-    return decode(bytes)
+    return meaning(decode(bytes))
   } catch {
     return undefined
   }
@@ -49,9 +67,10 @@ function meaning(bytes: Uint8Array) {
 t.test('what the library encodes counts as what was encoded', async (t) => {
   fc.assert(
     fc.property(batches, (batch) => {
-      deepStrictEqual(countWire(encode(batch)), summarize(batch.logs ?? [], batch.session_id ?? ''))
+      const found = read(encode(batch))
+      deepStrictEqual('batch' in found ? found.batch : undefined, meaning(batch))
     }),
-    { numRuns: 500 },
+    { numRuns: 1_000 },
   )
   t.pass()
 })
@@ -78,12 +97,12 @@ t.test(
     fc.assert(
       fc.property(fc.oneof(changed, fc.uint8Array({ maxLength: 40 })), (bytes) => {
         const found = read(bytes)
-        if (found instanceof WireError) seen.refused++
-        else seen.read++
+        if ('batch' in found) seen.read++
+        else seen.refused++
         // The library skips a varint of any length.
-        if (found instanceof WireError && found.message.includes('more than ten bytes')) return
-        const meant = found instanceof WireError ? undefined : found
-        deepStrictEqual(meant, meaning(bytes), Buffer.from(bytes).toString('hex'))
+        if ('code' in found && found.message.includes('more than ten bytes')) return
+        const batch = 'batch' in found ? found.batch : undefined
+        deepStrictEqual(batch, meaningOf(bytes), Buffer.from(bytes).toString('hex'))
       }),
       { numRuns: 20_000 },
     )
@@ -91,17 +110,36 @@ t.test(
   },
 )
 
+t.test('a number of a session is read to the last that is safe, and no further', async (t) => {
+  const sessionId = Buffer.concat([Buffer.from([0x12, 36]), Buffer.from(randomUUID())])
+  const batch = (...varint: number[]) =>
+    Buffer.concat([sessionId, Buffer.from([0x0a, varint.length + 1, 0x20, ...varint])])
+  const last = [0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x0f] // 2^53 - 2
+  t.strictSame(readProtobuf(batch(...last)).numbers, {
+    allowed: [],
+    denied: [],
+    skipped: [2 ** 53 - 2, 2 ** 53 - 1],
+  })
+  const beyond = [0xff, ...last.slice(1)]
+  const negative = [...new Array<number>(9).fill(0xff), 1]
+  for (const varint of [beyond, negative])
+    t.throws(() => readProtobuf(batch(...varint)), {
+      code: 'INVALID_BODY',
+      message: '/logs/0/sequence_number must be between 0 and 9007199254740990 with a session_id',
+    })
+})
+
 t.test('groups are skipped to a depth that cannot exhaust the stack', async (t) => {
   const nested = (depth: number) => Buffer.concat([Buffer.alloc(depth, 0x3b), Buffer.alloc(depth, 0x3c)])
-  t.ok(countWire(nested(100)))
-  t.throws(() => countWire(nested(101)), { name: 'WireError', message: /groups nested too deeply/ })
-  t.throws(() => countWire(nested(2_000_000)), { name: 'WireError' })
+  t.ok(readProtobuf(nested(100)))
+  t.throws(() => readProtobuf(nested(101)), { code: 'INVALID_PROTOBUF', message: /groups nested too deeply/ })
+  t.throws(() => readProtobuf(nested(2_000_000)), { code: 'INVALID_PROTOBUF' })
 })
 
 t.test('a refusal says where', async (t) => {
   const batch = encode({ logs: [{ http_request: { url: 'a' } }, { http_request: { url: 'b' } }] })
   batch[batch.length - 1] = 0xff
-  t.throws(() => countWire(batch), { message: /not UTF-8, before byte \d+ in or after logs\/1$/ })
+  t.throws(() => readProtobuf(batch), { message: /not UTF-8, before byte \d+, after 1 logs$/ })
 })
 
 t.test('one byte that is not UTF-8 is found wherever it is', async (t) => {
@@ -110,7 +148,7 @@ t.test('one byte that is not UTF-8 is found wherever it is', async (t) => {
     for (let at = 1; at <= length; at++) {
       const bytes = Buffer.from(batch)
       bytes[bytes.length - at] = 0xff
-      t.throws(() => countWire(bytes), { name: 'WireError' }, `${at} from the end of ${length}`)
+      t.throws(() => readProtobuf(bytes), { code: 'INVALID_PROTOBUF' }, `${at} from the end of ${length}`)
     }
   }
 })
@@ -119,8 +157,8 @@ t.test('a varint has ten bytes at most, also one that is not used', async (t) =>
   for (const [field, tag] of Object.entries({ allowed: 0x08, sequence_number: 0x20, unknown: 0x78 })) {
     const batch = (...varint: number[]) => Buffer.from([0x0a, varint.length + 1, tag, ...varint])
     const more = (count: number) => new Array<number>(count).fill(0x80)
-    t.ok(countWire(batch(...more(9), 1)), field)
-    t.throws(() => countWire(batch(...more(10), 1)), { message: /more than ten bytes/ }, field)
-    t.throws(() => countWire(batch(...more(3))), { message: /end in the middle of a varint/ }, field)
+    t.ok(readProtobuf(batch(...more(9), 1)), field)
+    t.throws(() => readProtobuf(batch(...more(10), 1)), { message: /more than ten bytes/ }, field)
+    t.throws(() => readProtobuf(batch(...more(3))), { message: /end in the middle of a varint/ }, field)
   }
 })
