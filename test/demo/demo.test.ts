@@ -131,7 +131,7 @@ t.test('an agent that cannot send says what to do and exits with 1', async (t) =
     [
       ['--url', replica.url, '--workspace', 'mine'],
       { AGENT_TOKEN: TOKEN },
-      /^agent: answered 400: body\/workspace_id must match format "uuid"\n$/,
+      /^agent: answered 400: \/workspace_id must be a UUID\n$/,
     ],
     [
       ['--url', `http://127.0.0.1:${port}`],
