@@ -83,6 +83,18 @@ export function parseDatabaseUrl(url: string): ConnectionOptions {
   return result
 }
 
+/** The hosts and ports of the URL, or the paths of its sockets, as people read them. */
+export function hostsOf(url: string): string {
+  const { host, port } = parseDatabaseUrl(url)
+  const hosts = host ?? [process.env.PGHOST ?? 'localhost']
+  return hosts
+    .map((name, n) => {
+      if (/^[/\0]/.test(name)) return name.replace('\0', '@')
+      return `${name.includes(':') ? `[${name}]` : name}:${port?.[n] ?? process.env.PGPORT ?? DEFAULT_PORT}`
+    })
+    .join(', ')
+}
+
 function parseQuery(query: string): Map<string, string> {
   const parameters = new Map<string, string>()
   for (const pair of query === '' ? [] : query.split('&')) {

@@ -129,7 +129,8 @@ export default fp<{ config: Config; timing: Timing }>(
       () => ({ workspace: tracker.tracked.workspaces, user: tracker.tracked.users }),
     )
 
-    const background = database.prepared.then(async ({ sketchKey }) => {
+    const background = database.prepared.then(async ({ sketchKey, replicaName }) => {
+      replica.name = replicaName
       tracker.useHash(sketchHash(sketchKey))
       logReadiness()
       await database

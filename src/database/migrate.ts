@@ -91,8 +91,9 @@ interface Applied {
 }
 
 async function readApplied(db: Executor): Promise<Applied> {
+  // Not to_regclass(): behind the lock, it may still answer from before another replica's commit.
   const exists = (table: string) =>
-    sql`to_regclass(quote_ident(current_schema()) || ${`.${table}`}) is not null`
+    sql`exists (select from pg_tables where schemaname = current_schema() and tablename = ${table})`
   const [there] = await db.execute<{ journal: boolean; tables: boolean }>(
     sql`select ${exists('boundary_usage_migrations')} as journal, ${exists('boundary_usage_stats')} as tables`,
   )

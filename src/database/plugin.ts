@@ -4,6 +4,7 @@ import type { FastifyBaseLogger } from 'fastify'
 import fp from 'fastify-plugin'
 import { backoff, pause } from '../async.js'
 import type { Config } from '../config.js'
+import { StartError } from '../start-error.js'
 import type { Timing } from '../timing.js'
 import {
   connectDatabase,
@@ -15,9 +16,17 @@ import {
 import { locateDatabase } from './locate.js'
 import { checkMigrated, migrate } from './migrate.js'
 import { readSketchKey } from './settings.js'
+import { representable } from './text.js'
 
 const FIRST_RETRY_MS = 100
 const LONGEST_RETRY_MS = 1_000
+
+/** What a replica reads at start. */
+interface Shared {
+  sketchKey: Uint8Array
+  /** REPLICA_NAME in characters that the database can store. */
+  replicaName: string
+}
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -25,7 +34,7 @@ declare module 'fastify' {
       /** Runs `work` as Database.run does; rejects with DatabaseUnavailableError until the schema is in place. */
       run<T>(work: (db: Db) => Promise<T>, deadlineMs?: number): Promise<T>
       /** Resolves once the schema is in place; rejects if waiting cannot help. */
-      readonly prepared: Promise<{ sketchKey: Uint8Array }>
+      readonly prepared: Promise<Shared>
       readonly isPrepared: boolean
       readonly up: boolean
     }
@@ -34,19 +43,20 @@ declare module 'fastify' {
 
 export default fp<{ config: Config; timing: Timing }>(
   async (app, { config, timing }) => {
-    const { target, stop } = await locateDatabase(config, app.log.info.bind(app.log))
+    const { target, name, stop } = await locateDatabase(config, app.log.info.bind(app.log))
+    let isPrepared = false
     const database = connectDatabase({
       target,
       poolMax: config.DATABASE_POOL_MAX,
       durable: config.ACK === 'durable',
       timing,
       onUp: (up, cause) => {
-        if (!up) app.log.error({ err: cause }, 'database lost')
-        else app.log.info('database reached')
+        if (up) app.log.info('database reached')
+        else if (isPrepared) app.log.error({ err: cause }, 'database lost')
+        else app.log.error(`cannot reach ${name}, trying again: ${cause?.message}`)
       },
     })
 
-    let isPrepared = false
     const prepared = prepare(database, config, app.log, app.shutdown.signal).then((shared) => {
       isPrepared = true
       return shared
@@ -85,18 +95,33 @@ async function prepare(
   config: Config,
   log: FastifyBaseLogger,
   signal: AbortSignal,
-): Promise<{ sketchKey: Uint8Array }> {
+): Promise<Shared> {
   for (let failures = 1; ; failures++) {
     try {
       if (config.MIGRATE_ON_START) {
         const migrations = await migrate(database)
         if (migrations.length > 0) log.info({ migrations }, 'migrations applied')
       } else await checkMigrated(database)
-      return { sketchKey: await database.run(readSketchKey) }
+      return {
+        sketchKey: await database.run(readSketchKey),
+        replicaName: await database.run((db) => representable(db, config.REPLICA_NAME)),
+      }
     } catch (error) {
-      if (signal.aborted || !(error instanceof TemporaryDatabaseError)) throw error
+      if (signal.aborted || !(error instanceof TemporaryDatabaseError)) throw explain(error)
       await pause(backoff(failures, FIRST_RETRY_MS, LONGEST_RETRY_MS), { signal, ref: false })
       signal.throwIfAborted()
     }
   }
+}
+
+const INSUFFICIENT_PRIVILEGE = '42501'
+
+/** What the server or TLS refuses needs no stack trace: a wrong password, database name or certificate. */
+function explain(error: unknown): unknown {
+  if (error instanceof StartError || !(error instanceof Error && 'code' in error)) return error
+  const remedy =
+    error.code === INSUFFICIENT_PRIVILEGE
+      ? 'grant the privileges that docs/operating.md lists'
+      : 'correct DATABASE_URL or the database'
+  return new StartError(`the database refuses this replica: ${error.message}: ${remedy}`)
 }
