@@ -38,3 +38,12 @@ function timestamp(time: string): { seconds: number; nanos: number } {
 export function decode(bytes: Uint8Array): ProtobufBatch {
   return BoundaryLogs.toObject(BoundaryLogs.decode(bytes), { longs: Number }) as ProtobufBatch
 }
+
+/** The logs of a batch and its session; throws if the bytes are no such message. */
+export function decodeLogs(bytes: Uint8Array): {
+  logs: NonNullable<ProtobufBatch['logs']>
+  sessionId: string
+} {
+  const { logs, session_id } = decode(bytes)
+  return { logs: logs ?? [], sessionId: session_id ?? '' }
+}

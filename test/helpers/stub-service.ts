@@ -91,7 +91,12 @@ export async function startStub(t: Scope): Promise<StubService> {
     // A session's numbers are unique within a batch; the service says so with 400.
     if (new Set(batch.numbers).size < batch.numbers.length || batch.numbers.length > 1000)
       return void response.writeHead(400, { 'content-type': 'application/json' }).end(
-        JSON.stringify({ statusCode: 400, code: 'INVALID_BODY', error: 'Bad Request', message: 'repeated' }),
+        JSON.stringify({
+          statusCode: 400,
+          code: 'INVALID_BODY',
+          error: 'Bad Request',
+          message: 'repeated',
+        }),
       )
     for (const number of batch.numbers) {
       const key = `${batch.workspaceId}/${sessionId}/${number}`
