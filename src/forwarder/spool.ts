@@ -397,11 +397,13 @@ export class Spool {
         segment.liveBytes < (emptiest?.liveBytes ?? Number.POSITIVE_INFINITY)
       )
         emptiest = segment
-    if (emptiest === undefined) return
+    // Rewriting a segment that is all but full would gain nothing.
+    if (emptiest === undefined || emptiest.liveBytes > emptiest.size * 0.9) return
     this.#compacting = this.#compact(emptiest)
       .catch((error) => log.warn('cannot compact the spool', { reason: String(error) }))
       .finally(() => {
         this.#compacting = undefined
+        this.#compactIfNeeded()
       })
   }
 
