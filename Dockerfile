@@ -13,9 +13,9 @@ COPY src ./src
 RUN npm run build
 
 FROM base AS dependencies
-# The postinstall script applies the patches.
+# What applies the patches is a development tool, so it goes after it has done so.
 COPY patches ./patches
-RUN npm ci --omit=dev --omit=optional
+RUN npm ci --ignore-scripts && npx patch-package --error-on-fail && npm prune --omit=dev --omit=optional --ignore-scripts
 
 FROM base
 ENV NODE_ENV=production HOST=0.0.0.0 PORT=3000
