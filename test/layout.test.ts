@@ -10,7 +10,7 @@ const SRC = fileURLToPath(new URL('../src/', import.meta.url))
 /** In the order in which a log passes them. A concern may import the plain modules of those before it. */
 const CONCERNS = ['ingest', 'counting', 'snapshots', 'delivery', 'page']
 /** Only these files start the service; nothing below them imports them. */
-const TOP = ['server.ts', 'app.ts', 'cli.ts']
+const TOP = ['bin.ts', 'server.ts', 'app.ts', 'cli.ts']
 /** All that the forwarder shares with the service, besides the leaves. */
 const WIRE_FORMAT = 'ingest/protobuf.ts'
 const FASTIFY = /^(fastify|fastify-plugin|@fastify\/(?!error$).*)$/

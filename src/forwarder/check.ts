@@ -4,7 +4,7 @@ import { randomUUID } from 'node:crypto'
 import { access, constants, open, unlink } from 'node:fs/promises'
 import { connect } from 'node:net'
 import { dirname, join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
+import { pause } from '../async.js'
 import type { Settings } from './config.js'
 import { Credentials } from './credentials.js'
 import { Client } from './post.js'
@@ -76,7 +76,7 @@ export async function waitFor(socket: string, limitMs = WAIT_LIMIT_MS): Promise<
       await tryConnecting(socket)
       return true
     } catch {
-      await sleep(POLL_MS)
+      await pause(POLL_MS)
     }
   }
   return false

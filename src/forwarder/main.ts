@@ -5,7 +5,7 @@
 //                  └──► tee
 
 import { lstat } from 'node:fs/promises'
-import { setTimeout as sleep } from 'node:timers/promises'
+import { pause } from '../async.js'
 import { InUseError, lockDirectory, lockPath } from '../directory-lock.js'
 import { version } from '../version.js'
 import { check, WAIT_LIMIT_MS, waitFor } from './check.js'
@@ -110,10 +110,10 @@ async function run(settings: Settings): Promise<number> {
   const passedOn = tee?.end()
   sender.hurry()
   for (const began = performance.now(); store.logs > 0 && performance.now() - began < LAST_SENDING_MS; )
-    await sleep(POLL_MS)
+    await pause(POLL_MS)
   sender.stop()
   await store.spool?.close(AbortSignal.timeout(LAST_WRITING_MS))
-  await Promise.race([passedOn, sleep(LAST_WRITING_MS)])
+  await Promise.race([passedOn, pause(LAST_WRITING_MS)])
   reporting.stop()
 
   const lost = store.spool === undefined ? store.logs : countUnwritten(store.spool)

@@ -4,6 +4,7 @@
 // lanes. A lane has its own outages, so logs that nobody accepts never delay the others; other ids go last.
 
 import { setMaxListeners } from 'node:events'
+import { backoff } from '../async.js'
 import { type Credentials, type Ids, sameIds } from './credentials.js'
 import { type Log, Trouble } from './log.js'
 import type { Client, Outcome } from './post.js'
@@ -14,7 +15,8 @@ import { batchOf } from './wire.js'
 const MAX_IN_FLIGHT = 4
 /** How long a log waits for others of its session. */
 const GATHER_MS = 2_000
-const MIN_BACKOFF_MS = 500
+/** With its jitter it begins at half a second. */
+const FIRST_BACKOFF_MS = 1_000
 const MAX_BACKOFF_MS = 10_000
 /** How long to wait after the service has not accepted the token. */
 const UNAUTHORIZED_MS = 10_000
@@ -223,15 +225,19 @@ export class Sender {
       // Another batch may have found the new token meanwhile.
       const hasChanged = credentials.reread() || credentials.token !== token
       if (hasChanged) log.info('using the new token of the token file')
-      batch.notBefore = now + (hasChanged ? 0 : jittered(UNAUTHORIZED_MS))
+      batch.notBefore = now + (hasChanged ? 0 : UNAUTHORIZED_MS)
       lane.failures++
       lane.notBefore = Math.max(lane.notBefore, batch.notBefore)
       return
     }
-    batch.notBefore = now + Math.max(outcome.retryAfterMs, backoff(batch.attempts))
+    batch.notBefore =
+      now + Math.max(outcome.retryAfterMs, backoff(batch.attempts, FIRST_BACKOFF_MS, MAX_BACKOFF_MS))
     if (!didOthersSucceed) {
       lane.failures++
-      lane.notBefore = Math.max(lane.notBefore, now + Math.max(outcome.retryAfterMs, backoff(lane.failures)))
+      lane.notBefore = Math.max(
+        lane.notBefore,
+        now + Math.max(outcome.retryAfterMs, backoff(lane.failures, FIRST_BACKOFF_MS, MAX_BACKOFF_MS)),
+      )
       lane.outage.failed({ reason: outcome.reason, url: url.origin })
     } else log.debug('a batch failed while others succeeded', { reason: outcome.reason })
     // Unless another batch has moved on already.
@@ -296,13 +302,4 @@ function mark(batch: Batch, isInFlight: boolean): void {
 
 function countLogs({ entries }: Batch): number {
   return entries.reduce((sum, entry) => sum + (entry.isHeld ? entry.logs : 0), 0)
-}
-
-function backoff(attempts: number): number {
-  return jittered(Math.min(MAX_BACKOFF_MS, MIN_BACKOFF_MS * 2 ** (attempts - 1)))
-}
-
-/** Not below the given time: half as much again at most. */
-function jittered(ms: number): number {
-  return ms * (1 + Math.random() / 2)
 }

@@ -6,7 +6,8 @@ import { closeSync, openSync } from 'node:fs'
 import { chmod, lstat, rename } from 'node:fs/promises'
 import { createServer, type Server, type Socket } from 'node:net'
 import { basename, dirname, join } from 'node:path'
-import { setImmediate as nextTurn, setTimeout as sleep } from 'node:timers/promises'
+import { setImmediate as nextTurn } from 'node:timers/promises'
+import { pause } from '../async.js'
 import { type Ids, UUID } from './credentials.js'
 import { type Frame, FrameError, FrameReader } from './frames.js'
 import { type Log, Trouble } from './log.js'
@@ -94,7 +95,7 @@ export class Intake {
       performance.now() - this.#lastRead < QUIET_MS &&
       performance.now() - began < DRAIN_MS
     )
-      await sleep(10)
+      await pause(10)
     for (const { socket } of this.#connections) socket.destroy()
   }
 

@@ -11,6 +11,7 @@ import { constants } from 'node:fs'
 import { chmod, type FileHandle, lstat, mkdir, open, readdir, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { crc32 } from 'node:zlib'
+import { pause } from '../async.js'
 import { SettingsError } from './config.js'
 import { type Ids, sameIds, UUID } from './credentials.js'
 import { type Log, Trouble } from './log.js'
@@ -213,7 +214,7 @@ export class Spool {
   async close(signal: AbortSignal): Promise<void> {
     while (this.#unwritten.size > 0 && !signal.aborted) {
       this.#schedule(0)
-      await new Promise((resolve) => setTimeout(resolve, GATHER_MS))
+      await pause(GATHER_MS)
     }
     clearTimeout(this.#timer)
     this.#timer = undefined
@@ -420,7 +421,7 @@ export class Spool {
     }
     this.#schedule(0)
     while (segment.live.size > 0 && this.#unwritten.size > 0 && !this.#trouble.isFailing)
-      await new Promise((resolve) => setTimeout(resolve, GATHER_MS))
+      await pause(GATHER_MS)
   }
 }
 

@@ -2,6 +2,7 @@
 // take in time is dropped, whole frames only.
 
 import { connect, type Socket } from 'node:net'
+import { pause } from '../async.js'
 import { type Log, Trouble } from './log.js'
 import type { Totals } from './totals.js'
 
@@ -48,7 +49,7 @@ export class Tee {
   /** Resolves when all that waits was passed on, or was given up. */
   async end(): Promise<void> {
     for (const branch of this.#branches) branch.end()
-    while (this.#branches.size > 0) await new Promise((resolve) => setTimeout(resolve, 20))
+    while (this.#branches.size > 0) await pause(20)
   }
 }
 
