@@ -88,6 +88,8 @@ export function readInvocation(args: string[], env: NodeJS.ProcessEnv): Invocati
   if (values.version) return { command: 'version' }
 
   const problems: string[] = []
+  for (const [name, value] of Object.entries(values))
+    if (value === '') problems.push(`--${name}: invalid value ""`)
   const reader = settingsReader(values, problems)
   const socket = reader.socketPath('socket')
   if (values.socket === undefined) problems.push('--socket: not set, takes a path')
@@ -182,7 +184,7 @@ function settingsReader(values: Values, problems: string[]) {
       const value = values[name]
       if (value === undefined) return undefined
       const path = resolve(value)
-      if (value === '' || Buffer.byteLength(path) > MAX_SOCKET_PATH_BYTES) {
+      if (Buffer.byteLength(path) > MAX_SOCKET_PATH_BYTES) {
         problems.push(invalid(name, value, `a path of at most ${MAX_SOCKET_PATH_BYTES} bytes`))
         return undefined
       }
