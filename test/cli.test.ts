@@ -95,7 +95,7 @@ t.test(
       [{ PORT: 'http' }, 'PORT: invalid value "http": expected an integer from 0 to 65535'],
       [
         { METRICS_TOKEN: 'hunter2' },
-        'METRICS_TOKEN: invalid value: expected a token of at least 24 characters',
+        'METRICS_TOKEN: invalid value: expected a token of at least 24 letters, digits and characters of -._~+/, with = only at its end',
       ],
     ] as const)
       t.match(await runCommand(t, ['check-config'], env), {
