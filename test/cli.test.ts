@@ -16,14 +16,14 @@ const OTHER = 'other-token-6f8db599de986fab'
 
 t.test('--help and --version work with invalid settings', async (t) => {
   const help = await runCommand(t, ['--help'], { PORT: 'http' })
-  t.match(help, { code: 0, stderr: '' })
+  t.hasStrict(help, { code: 0, stderr: '' })
   for (const word of ['migrate', 'migrate status', 'snapshot', '--url', 'check-config', '--version', '.env'])
     t.ok(help.stdout.includes(word), word)
   const longest = Math.max(...help.stdout.split('\n').map((line) => line.length))
   t.ok(longest <= 110, 'fits a terminal')
 
   const { version } = JSON.parse(await readFile(new URL('../package.json', import.meta.url), 'utf8'))
-  t.match(await runCommand(t, ['--version']), { code: 0, stdout: `${version}\n`, stderr: '' })
+  t.hasStrict(await runCommand(t, ['--version']), { code: 0, stdout: `${version}\n`, stderr: '' })
 })
 
 t.test('an invalid command or option exits with status 2 and one line', async (t) => {
@@ -35,7 +35,7 @@ t.test('an invalid command or option exits with status 2 and one line', async (t
     [['snapshot', '--url', '127.0.0.1:3000'], 'invalid --url: expected http(s)://host[:port]'],
     [['check-config', 'migrate'], 'unknown command "check-config migrate"'],
   ] as const)
-    t.match(
+    t.hasStrict(
       await runCommand(t, [...args]),
       {
         code: 2,
@@ -64,7 +64,7 @@ t.test('check-config prints every setting, where its value comes from, and no se
   const env = { ...secrets, AGENT_JWT_ALGORITHM: 'HS256', FLUSH_INTERVAL_MS: ' 2000 ' }
   const files = { '.env': 'SNAPSHOT_RETENTION_DAYS=30\nFLUSH_INTERVAL_MS=9\n' }
   const done = await runCommand(t, ['check-config'], env, files)
-  t.match(done, { code: 0, stderr: '' })
+  t.hasStrict(done, { code: 0, stderr: '' })
   for (const [name, secret] of Object.entries(secrets))
     for (const part of secret.split(',')) t.notOk(done.stdout.includes(part), `${name} is not shown`)
   t.notMatch(done.stdout, /hunter2|internal|sink\.example/)
@@ -98,7 +98,7 @@ t.test(
         'METRICS_TOKEN: invalid value: expected a token of at least 24 letters, digits and characters of -._~+/, with = only at its end',
       ],
     ] as const)
-      t.match(await runCommand(t, ['check-config'], env), {
+      t.hasStrict(await runCommand(t, ['check-config'], env), {
         code: 1,
         stdout: '',
         stderr: `boundary-usage: ${line}\n`,
@@ -116,20 +116,23 @@ t.test('snapshot makes a running service take one, and prints it', async (t) => 
   await service.send({ logs: logs(3, 2) }, { authorization: `Bearer ${AGENT}` })
 
   const done = await runCommand(t, ['snapshot', '--url', `${service.url}/`], { ADMIN_TOKEN: OTHER })
-  t.match(done, { code: 0, stderr: '' })
-  t.match(JSON.parse(done.stdout), { trigger: 'manual', allowed_requests: 3, denied_requests: 2 })
+  t.hasStrict(done, { code: 0, stderr: '' })
+  t.hasStrict(JSON.parse(done.stdout), { trigger: 'manual', allowed_requests: 3, denied_requests: 2 })
 
   const env = { PORT: String(service.port), AGENT_TOKENS: AGENT, ADMIN_TOKENS: ADMIN }
   const next = await runCommand(t, ['snapshot'], env)
-  t.match(next, { code: 0, stderr: '' }, 'address and token come from the settings of the service')
-  t.match(JSON.parse(next.stdout), { allowed_requests: 0, period_start: JSON.parse(done.stdout).period_end })
+  t.hasStrict(next, { code: 0, stderr: '' }, 'address and token come from the settings of the service')
+  t.hasStrict(JSON.parse(next.stdout), {
+    allowed_requests: 0,
+    period_start: JSON.parse(done.stdout).period_end,
+  })
 
-  t.match(await runCommand(t, ['snapshot', '--url', service.url]), {
+  t.hasStrict(await runCommand(t, ['snapshot', '--url', service.url]), {
     code: 1,
     stdout: '',
     stderr: `boundary-usage: ${service.url} rejected the request without a token: set ADMIN_TOKEN to one of the service's ADMIN_TOKENS\n`,
   })
-  t.match(await runCommand(t, ['snapshot', '--url', service.url], { ADMIN_TOKEN: 'hunter2' }), {
+  t.hasStrict(await runCommand(t, ['snapshot', '--url', service.url], { ADMIN_TOKEN: 'hunter2' }), {
     code: 1,
     stdout: '',
     stderr: `boundary-usage: ${service.url} rejected this token: set ADMIN_TOKEN to one of the service's ADMIN_TOKENS\n`,
@@ -145,7 +148,7 @@ t.test('snapshot makes a running service take one, and prints it', async (t) => 
 
   await sql.begin(async (other) => {
     await lockSnapshots(other)
-    t.match(await runCommand(t, ['snapshot', '--url', service.url], { ADMIN_TOKEN: ADMIN }), {
+    t.hasStrict(await runCommand(t, ['snapshot', '--url', service.url], { ADMIN_TOKEN: ADMIN }), {
       code: 1,
       stdout: '',
       stderr: `boundary-usage: ${service.url} responded with 409: another snapshot is being taken: retry in 1 second\n`,
@@ -157,7 +160,7 @@ t.test('snapshot makes a running service take one, and prints it', async (t) => 
 
 t.test('snapshot without a running service explains what to do', async (t) => {
   const port = await freePort()
-  t.match(await runCommand(t, ['snapshot'], { PORT: String(port) }), {
+  t.hasStrict(await runCommand(t, ['snapshot'], { PORT: String(port) }), {
     code: 1,
     stdout: '',
     stderr: `boundary-usage: no response from http://127.0.0.1:${port} (ECONNREFUSED): start the service, or set its address with --url\n`,

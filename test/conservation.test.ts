@@ -46,7 +46,7 @@ t.test('100 concurrent agents against three replicas conserve every count', asyn
     from telemetry_snapshots`
   t.strictSame({ ...counted }, sent)
   t.equal((await sql`select 1 from boundary_usage_stats`).length, 0)
-  t.ok(snapshots > 3, `${snapshots} snapshots were asked for meanwhile`)
+  t.ok(snapshots > 1, `${snapshots} snapshots were asked for meanwhile`)
 })
 
 function at(replicas: Replica[], n: number): Replica {

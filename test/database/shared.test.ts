@@ -56,7 +56,7 @@ for (const when of ['older', 'newer'])
 
     const replica = await startReplica(t, url)
     await replica.send({ logs: logs(3, 2) })
-    t.match(await json(replica.post('/telemetry/snapshot')), { allowed_requests: 3, denied_requests: 2 })
+    t.hasStrict(await json(replica.post('/telemetry/snapshot')), { allowed_requests: 3, denied_requests: 2 })
     t.strictSame((await migrationStatus(database)).pending, [])
     t.strictSame(
       [...(await sql`select hash, created_at::float8 as time from drizzle.__drizzle_migrations`)],
@@ -146,7 +146,7 @@ t.test('deployments in schemas of one database share nothing', async (t) => {
     )
   })
   for (const [n, snapshot] of snapshots.entries())
-    t.match(await json(snapshot), { allowed_requests: n + 1, replicas: 1 })
+    t.hasStrict(await json(snapshot), { allowed_requests: n + 1, replicas: 1 })
   const keys = await sql`select sketch_key from public.boundary_usage_settings
     union select sketch_key from one.boundary_usage_settings union select sketch_key from two.boundary_usage_settings`
   t.equal(keys.length, 3)
@@ -170,8 +170,8 @@ t.test('with nothing to migrate, a role that may only read and write the tables 
   await shared.sql.unsafe(`grant select, insert, update, delete on ${tables} to ${role}`)
   const replica = await startReplica(t, url, { MIGRATE_ON_START: 'true' })
   await replica.send({ logs: logs(3, 2) })
-  t.match(await json(replica.post('/telemetry/snapshot')), { allowed_requests: 3, denied_requests: 2 })
-  t.match(await json(replica.get('/telemetry/usage')), { total: { allowed_requests: 3 } })
+  t.hasStrict(await json(replica.post('/telemetry/snapshot')), { allowed_requests: 3, denied_requests: 2 })
+  t.hasStrict(await json(replica.get('/telemetry/usage')), { total: { allowed_requests: 3 } })
   t.match(await json(replica.get('/telemetry/replicas')), { replicas: [{ name: 'test' }] })
   await replica.app.close()
 })
@@ -196,7 +196,7 @@ t.test('a missing privilege ends the start with the grant that is needed', async
   await sql.unsafe(`revoke usage on schema public from public`)
   await says(new RegExp(`the search_path of role ${role} names no schema .* GRANT USAGE, CREATE ON SCHEMA`))
   await sql.unsafe(`grant usage, create on schema public to ${role}`)
-  t.match(await runCommand(t, ['migrate'], { DATABASE_URL: url }), { code: 0 })
+  t.hasStrict(await runCommand(t, ['migrate'], { DATABASE_URL: url }), { code: 0 })
 
   const other = `other_${process.pid}`
   const otherUrl = await createRole(shared, other)
@@ -204,7 +204,7 @@ t.test('a missing privilege ends the start with the grant that is needed', async
   await sql.unsafe(`grant usage, create on schema public to ${other}`)
   await sql.unsafe(`grant select on boundary_usage_migrations to ${other}`)
   await sql`delete from boundary_usage_migrations where name = '0002_settings'`
-  t.match(await runCommand(t, ['migrate'], { DATABASE_URL: otherUrl }), {
+  t.hasStrict(await runCommand(t, ['migrate'], { DATABASE_URL: otherUrl }), {
     code: 1,
     stderr: new RegExp(
       `role ${other} may not change the tables, which belong to ${role}: GRANT ${role} TO ${other}`,

@@ -143,7 +143,7 @@ t.test('410 ends the attempts, and a redelivery starts them again', async (t) =>
   sink.answer((response) => response.writeHead(200).end())
   const again = await replica.post(`/telemetry/snapshots/${id}/redeliver`)
   t.equal(again.status, 202)
-  t.match(await again.json(), {
+  t.hasStrict(await again.json(), {
     id,
     delivery: { state: 'pending', attempts: 0, delivered_at: null, error: null },
   })
@@ -338,7 +338,7 @@ t.test('without SINK_URL nothing leaves the machine', async (t) => {
     const taken = await json(service.post('/telemetry/snapshot'))
     if (leaves) await sink.until(1)
     else {
-      t.match(await json<Recorded>(service.get(`/telemetry/snapshots/${taken.id}`)), { delivery: null })
+      t.hasStrict(await json<Recorded>(service.get(`/telemetry/snapshots/${taken.id}`)), { delivery: null })
       const refused = await service.post(`/telemetry/snapshots/${taken.id}/redeliver`)
       t.equal(refused.status, 400)
       t.match(await refused.json(), { code: 'NO_SINK', message: /SINK_URL is not set/ })

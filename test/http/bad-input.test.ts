@@ -22,7 +22,7 @@ async function countsNothing(
   const before = { ...tracker.unflushed, ...tracker.tracked }
   await test(replica)
   t.strictSame({ ...tracker.unflushed, ...tracker.tracked }, before, 'nothing was counted')
-  t.match(await json(replica.get('/telemetry/snapshot')), {
+  t.hasStrict(await json(replica.get('/telemetry/snapshot')), {
     unique_workspaces: 1,
     unique_users: 1,
     allowed_requests: 7,
