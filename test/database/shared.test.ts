@@ -204,7 +204,7 @@ t.test('a missing privilege ends the start with the grant that is needed', async
   await sql.unsafe(`grant usage, create on schema public to ${other}`)
   await sql.unsafe(`grant select on boundary_usage_migrations to ${other}`)
   await sql`delete from boundary_usage_migrations where name = '0002_settings'`
-  t.hasStrict(await runCommand(t, ['migrate'], { DATABASE_URL: otherUrl }), {
+  t.match(await runCommand(t, ['migrate'], { DATABASE_URL: otherUrl }), {
     code: 1,
     stderr: new RegExp(
       `role ${other} may not change the tables, which belong to ${role}: GRANT ${role} TO ${other}`,

@@ -8,6 +8,7 @@ import { findSnapshot } from '../../src/snapshots/history.js'
 import type { Snapshot } from '../../src/snapshots/snapshot.js'
 import { testDatabase } from '../helpers/database.js'
 import { collectGarbage } from '../helpers/garbage.js'
+import { freePort } from '../helpers/postgres.js'
 import { startProcess } from '../helpers/process.js'
 import { json, logs, type Replica, startReplica } from '../helpers/replica.js'
 import { type SinkServer, startSink } from '../helpers/sink.js'
@@ -245,13 +246,16 @@ t.test('ten replicas deliver each snapshot once', async (t) => {
   for (let n = 0; n < 20; n++) ids.add((await json(replica.post('/telemetry/snapshot'))).id)
   await sink.until(20)
   for (const id of ids) await delivery(replica, id, ({ error }) => error !== null)
-  sink.answer((response) => response.writeHead(200).end())
+  const accepted: (string | string[] | undefined)[] = []
+  sink.answer((response, request) => {
+    accepted.push(request.headers['webhook-id'])
+    response.writeHead(200).end()
+  })
   const others = await Promise.all(Array.from({ length: 9 }, () => startReplica(t, url, sink.env)))
   await timePasses(sql)
   for (const each of [replica, ...others]) each.app.delivery.wake()
   for (const id of ids) await delivery(replica, id, ({ state }) => state === 'delivered')
-  t.equal(sink.deliveries.length, 40)
-  t.strictSame(new Set(sink.deliveries.slice(20).map(({ id }) => id)), ids)
+  t.strictSame(accepted.sort(), [...ids].sort())
 })
 
 t.test('after thirty attempts a delivery is given up', async (t) => {
@@ -294,8 +298,11 @@ t.test('after thirty attempts a delivery is given up', async (t) => {
 
 t.test('an attempt that a redelivery has replaced records nothing', async (t) => {
   const { url, database } = await testDatabase(t)
-  // Nothing listens on port 1, so the delivery stays pending when the replica is closed.
-  const replica = await startReplica(t, url, { SINK_URL: 'http://127.0.0.1:1', SINK_SECRET: SECRET })
+  // Nothing listens there, so the delivery stays pending when the replica is closed.
+  const replica = await startReplica(t, url, {
+    SINK_URL: `http://127.0.0.1:${await freePort()}`,
+    SINK_SECRET: SECRET,
+  })
   const { id } = await json(replica.post('/telemetry/snapshot'))
   await delivery(replica, id, ({ error }) => error !== null)
   await replica.app.close()
