@@ -11,7 +11,7 @@ import { SERVER_VARIABLE, startShared } from './helpers/shared-server.js'
 
 const JOBS = 3
 /** Then a file gets SIGTERM, upon which tap names the tests that have not ended. */
-const FILE_LIMIT_MS = 120_000
+const FILE_LIMIT_MS = 300_000
 
 /** Lines that are shown of a file that failed. */
 const LONGEST_REPORT = 200

@@ -85,7 +85,7 @@ async function checkPeriod(t: Test, database: Database, sql: postgres.Sql): Prom
     denied_requests: 3,
   }
   const preview = await database.run((db) => previewSnapshot(db, replica.replicaId))
-  t.match(preview, counts)
+  t.hasStrict(preview, counts)
   const taken = await database.run((db) =>
     takeSnapshot(db, { trigger: 'manual', reportedBy: replica.replicaId, deliver: true }),
   )
@@ -115,7 +115,7 @@ async function checkPeriod(t: Test, database: Database, sql: postgres.Sql): Prom
   if (!claim) throw new Error('nothing to deliver')
   await database.run((db) => recordDelivery(db, claim, { result: 'delivered' }))
   const recorded = await database.run((db) => findSnapshot(db, String(snapshot.id)))
-  t.match(recorded, { ...snapshot, delivery: { state: 'delivered', attempts: 1, due_at: null } })
+  t.hasStrict(recorded, { ...snapshot, delivery: { state: 'delivered', attempts: 1, due_at: null } })
   const { snapshots } = await database.run((db) => listSnapshots(db, 1))
   t.strictSame(snapshots, [recorded])
 
@@ -226,7 +226,7 @@ t.test('synchronous_commit = off: a crash of the server loses no batch of ACK=du
     },
     { what: 'the server to answer again' },
   )
-  t.match(preview, { allowed_requests: 100, denied_requests: 50 })
+  t.hasStrict(preview, { allowed_requests: 100, denied_requests: 50 })
 })
 
 t.test('ACK=durable raises synchronous_commit to on, and never lowers it', async (t) => {
