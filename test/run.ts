@@ -90,7 +90,8 @@ function report(outcomes: Outcome[]): boolean {
   for (const { file, skipped } of outcomes) for (const what of skipped) print(`skipped ${file}: ${what}`)
   for (const { file } of failed) print(`not ok ${file}`)
   const seconds = (performance.now() - start) / 1000
-  print(`${outcomes.length} files, ${failed.length} failed, ${seconds.toFixed(0)} s`)
+  print(`${files.length} test files in ${seconds.toFixed(0)} s`)
+  print(`${outcomes.length - failed.length} passed, ${failed.length} failed`)
   return failed.length === 0 && outcomes.length === files.length
 }
 
