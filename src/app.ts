@@ -9,9 +9,10 @@ import delivery from './delivery/plugin.js'
 import { redelivery } from './delivery/routes.js'
 import auth from './http/auth.js'
 import { docs } from './http/docs.js'
-import errors from './http/error-handler.js'
+import errors, { respond, respondToInvalidHttp } from './http/error-handler.js'
 import { addFormats } from './http/formats.js'
 import { health } from './http/health.js'
+import methods from './http/methods.js'
 import metrics from './http/metrics.js'
 import openapi from './http/openapi.js'
 import { HTTP_SCHEMAS } from './http/schemas.js'
@@ -53,6 +54,9 @@ export async function buildApp(config: Config, options: AppOptions = {}): Promis
     keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,
     forceCloseConnections: 'idle',
     pluginTimeout: PLUGIN_TIMEOUT_MS,
+    frameworkErrors: respond,
+    clientErrorHandler: respondToInvalidHttp,
+    routerOptions: { maxParamLength: MAX_HEADER_BYTES }, // the schema of a parameter limits it
     return503OnClosing: false, // the shutdown plugin responds with Retry-After
     http: {
       headersTimeout: Math.min(HEADERS_TIMEOUT_MS, config.REQUEST_TIMEOUT_MS),
@@ -68,6 +72,7 @@ export async function buildApp(config: Config, options: AppOptions = {}): Promis
   for (const schema of [...HTTP_SCHEMAS, ...INGEST_SCHEMAS, ...SNAPSHOT_SCHEMAS]) app.addSchema(schema)
 
   await app.register(errors)
+  await app.register(methods)
   await app.register(metrics)
   await app.register(shutdown, { config })
   await app.register(auth, { config })
@@ -83,6 +88,7 @@ export async function buildApp(config: Config, options: AppOptions = {}): Promis
   await app.register(health)
   await app.register(docs)
   await app.register(page)
+  app.rejectOtherMethods()
 
   return app
 }

@@ -1,5 +1,6 @@
 // Bounds the memory of all request bodies that are being read: it lies outside of the heap, and clients may send slowly.
 
+import type { IncomingHttpHeaders } from 'node:http'
 import type { onRequestHookHandler } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Config } from '../config.js'
@@ -21,14 +22,21 @@ declare module 'fastify' {
   }
 }
 
+/** The encodings that were applied to the body, in order; identity is none. */
+export function contentEncodings({ 'content-encoding': header }: IncomingHttpHeaders): string[] {
+  if (header === undefined) return []
+  const listed = header.split(',').map((encoding) => encoding.trim().toLowerCase())
+  return listed.filter((encoding) => encoding !== '' && encoding !== 'identity')
+}
+
 export default fp<{ config: Config }>(
   async (app, { config }) => {
     const budget = MAX_LARGEST_BODIES * config.BODY_LIMIT_BYTES
     let reserved = 0
     app.decorateRequest('reserved', 0)
     app.decorate('reserveBody', (request, _reply, done) => {
-      const { 'content-length': length, 'content-encoding': encoding } = request.headers
-      const isKnown = length !== undefined && (encoding === undefined || encoding === 'identity')
+      const length = request.headers['content-length']
+      const isKnown = length !== undefined && contentEncodings(request.headers).length === 0
       const bytes = isKnown ? Math.min(Number(length), config.BODY_LIMIT_BYTES) : config.BODY_LIMIT_BYTES
       if (reserved + bytes > budget) return done(new Overloaded())
       request.reserved = bytes

@@ -3,7 +3,15 @@
 import createError from '@fastify/error'
 
 /** Statuses of temporary errors; their responses carry Retry-After, in seconds. */
-export const RETRIABLE: ReadonlySet<number> = new Set([409, 429, 503])
+export const RETRIABLE: ReadonlySet<number> = new Set([429, 503])
+
+/** The codes of Fastify's own errors that the API returns; other errors of the client are BAD_REQUEST. */
+export const FASTIFY_CODES = [
+  'FST_ERR_BAD_URL',
+  'FST_ERR_CTP_BODY_TOO_LARGE',
+  'FST_ERR_CTP_INVALID_CONTENT_LENGTH',
+  'FST_ERR_VALIDATION',
+] as const
 
 export const Unauthorized = createError(
   'UNAUTHORIZED',
@@ -14,7 +22,8 @@ export const Forbidden = createError('FORBIDDEN', '%s', 403)
 export const InvalidQuery = createError('INVALID_QUERY', '%s', 400)
 export const InvalidBody = createError('INVALID_BODY', '%s', 400)
 export const NotFound = createError('NOT_FOUND', '%s', 404)
-export const NoSink = createError('NO_SINK', 'snapshots are not delivered: SINK_URL is not set', 400)
+export const MethodNotAllowed = createError('METHOD_NOT_ALLOWED', 'no %s on this path: use %s', 405)
+export const NoSink = createError('NO_SINK', 'snapshots are not delivered: SINK_URL is not set', 409)
 export const SnapshotInProgress = createError(
   'SNAPSHOT_IN_PROGRESS',
   'another snapshot is being taken: retry in 1 second',
@@ -24,6 +33,23 @@ export const UnsupportedEncoding = createError(
   'UNSUPPORTED_ENCODING',
   'unsupported Content-Encoding %s: use gzip or none',
   415,
+)
+export const UnsupportedMediaType = createError(
+  'UNSUPPORTED_MEDIA_TYPE',
+  'unsupported Content-Type %s: use %s',
+  415,
+)
+/** What Node.js rejects before there is a request. */
+export const InvalidHttp = createError('INVALID_HTTP', 'not a valid HTTP request: %s', 400)
+export const RequestTimeout = createError(
+  'REQUEST_TIMEOUT',
+  'the request was not received in time: send it again',
+  408,
+)
+export const HeadersTooLarge = createError(
+  'HEADERS_TOO_LARGE',
+  'the headers exceed the limit: send fewer or shorter ones',
+  431,
 )
 export const RateLimited = createError(
   'RATE_LIMITED',

@@ -5,8 +5,8 @@ import { createGunzip } from 'node:zlib'
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import type { FastifyInstance, FastifyRequest, preParsingHookHandler } from 'fastify'
 import type { Config } from '../config.js'
-import bodyBudget from '../http/body-budget.js'
-import { InvalidBody, InvalidGzip, UnsupportedEncoding } from '../http/errors.js'
+import bodyBudget, { contentEncodings } from '../http/body-budget.js'
+import { InvalidBody, InvalidGzip, UnsupportedEncoding, UnsupportedMediaType } from '../http/errors.js'
 import { isAnswered } from '../http/metrics.js'
 import overload from '../http/overload.js'
 import { limitRate } from '../http/rate-limit.js'
@@ -18,6 +18,7 @@ import { AcceptedSchema, BatchSchema, IdentityHeadersSchema, ProtobufBatchSchema
 
 const JSON_TYPE = 'application/json'
 const PROTOBUF_TYPE = 'application/x-protobuf'
+const ACCEPTED_TYPES = `${JSON_TYPE}, ${PROTOBUF_TYPE}`
 
 /** The result of a batch, by the status of its response. */
 const RESULTS = {
@@ -62,6 +63,11 @@ export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config; timing: T
     url: '/boundary/logs',
     onRequest: [app.guard.agent, limitRate(config.RATE_LIMIT_PER_MINUTE), app.reserveBody],
     preParsing: gunzip,
+    errorHandler: (error, request, reply) => {
+      if (error.code !== 'FST_ERR_CTP_INVALID_MEDIA_TYPE') throw error
+      reply.header('accept', ACCEPTED_TYPES)
+      throw new UnsupportedMediaType(JSON.stringify(request.headers['content-type'] ?? ''), ACCEPTED_TYPES)
+    },
     onSend: (request, reply, payload, done) => {
       if (isAnswered(request)) batches[resultOf(reply.statusCode)]++
       done(null, payload)
@@ -153,10 +159,17 @@ function parser(
  * Decompresses a gzip body while it is received. readBody() applies the body limit to the decompressed bytes, so a
  * decompression bomb is rejected as soon as it exceeds the limit.
  */
-const gunzip: preParsingHookHandler = (request, _reply, payload, done) => {
-  const encoding = request.headers['content-encoding']?.trim().toLowerCase()
-  if (encoding === undefined || encoding === 'identity') return done(null, payload)
-  if (encoding !== 'gzip' && encoding !== 'x-gzip') throw new UnsupportedEncoding(JSON.stringify(encoding))
+const gunzip: preParsingHookHandler = (request, reply, payload, done) => {
+  const { headers } = request
+  // Fastify would reject a malformed Content-Type even if there is nothing that it describes.
+  if (headers['transfer-encoding'] === undefined && !Number(headers['content-length']))
+    delete request.raw.headers['content-type']
+  const encodings = contentEncodings(headers)
+  if (encodings.length === 0) return done(null, payload)
+  if (encodings.length > 1 || !/^(x-)?gzip$/.test(encodings[0] ?? '')) {
+    reply.header('accept-encoding', 'gzip')
+    throw new UnsupportedEncoding(JSON.stringify(encodings.join(', ')))
+  }
 
   const decompressed = Object.assign(createGunzip(), { receivedEncodedLength: 0 })
   payload.on('data', (chunk: Buffer) => {

@@ -70,9 +70,12 @@ export const telemetry: FastifyPluginAsyncTypebox = async (app) => {
         response: responses(200, ref(SnapshotSchema), 'The recorded snapshot.', 401, 403, 409, 503),
       },
     },
-    async () => {
+    async (_request, reply) => {
       const outcome = await app.snapshots.take('manual')
-      if (outcome.result !== 'taken') throw new SnapshotInProgress()
+      if (outcome.result !== 'taken') {
+        reply.header('retry-after', 1)
+        throw new SnapshotInProgress()
+      }
       return outcome.snapshot
     },
   )

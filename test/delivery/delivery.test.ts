@@ -347,7 +347,7 @@ t.test('without SINK_URL nothing leaves the machine', async (t) => {
     else {
       t.hasStrict(await json<Recorded>(service.get(`/telemetry/snapshots/${taken.id}`)), { delivery: null })
       const refused = await service.post(`/telemetry/snapshots/${taken.id}/redeliver`)
-      t.equal(refused.status, 400)
+      t.equal(refused.status, 409)
       t.match(await refused.json(), { code: 'NO_SINK', message: /SINK_URL is not set/ })
     }
     service.signal('SIGTERM')

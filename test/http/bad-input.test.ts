@@ -202,12 +202,12 @@ t.test('a byte order mark is ignored', async (t) => {
 t.test('a body is not read on a route that does not take one', async (t) => {
   const { url } = await testDatabase(t)
   const replica = await startReplica(t, url)
-  for (const [method, path] of [
-    ['POST', '/boundary'],
-    ['PUT', '/boundary/logs'],
+  for (const [method, path, status] of [
+    ['POST', '/boundary', 404],
+    ['PUT', '/boundary/logs', 405],
   ] as const)
     for (const type of ['application/json', 'text/plain', 'application/x-protobuf'])
-      t.equal(await answerBeforeBody(replica.url, method, path, type), 404, `${method} ${path} ${type}`)
+      t.equal(await answerBeforeBody(replica.url, method, path, type), status, `${method} ${path} ${type}`)
 })
 
 /** The status of the response to a request whose body is never sent. */
@@ -243,7 +243,7 @@ t.test('unsupported content types and encodings', async (t) => {
       'nonsense',
       'a/b/c',
     ])
-      await rejected(t, await post(replica, whole, { 'content-type': type }), 415, /media type|content type/i)
+      await rejected(t, await post(replica, whole, { 'content-type': type }), 415, /unsupported Content-Type/)
     for (const encoding of ['br', 'deflate', 'zstd', 'gzip, gzip', 'nonsense'])
       await rejected(
         t,
@@ -360,15 +360,12 @@ t.test('bytes that are not HTTP, and headers that are too large', async (t) => {
   })
 })
 
-t.test('unknown paths and methods', async (t) => {
+t.test('paths that do not exist are 404', async (t) => {
   await countsNothing(t, async (replica) => {
     for (const [method, path] of [
-      ['GET', '/boundary/logs'],
-      ['PUT', '/boundary/logs'],
+      ['GET', '/boundary'],
       ['POST', '/boundary/logs/'],
       ['POST', '/boundary/%00'],
-      ['DELETE', '/telemetry/snapshot'],
-      ['PUT', '/'],
       ['GET', '/telemetry/../../etc/passwd'],
     ] as const) {
       const response = await fetch(replica.url + path, { method })

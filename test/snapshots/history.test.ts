@@ -167,7 +167,7 @@ t.test('the route answers JSON or CSV, with defaults, and says what is wrong wit
   for (const [bad, message] of [
     ['from=2026-03-03T00:00:00Z&to=2026-03-01T00:00:00Z', /from must be before/],
     ['from=march', /from must match format "date-time"/],
-    ['by=year', /by must be equal to one of the allowed values/],
+    ['by=year', /by must be one of hour, day, week, month/],
     ['by=hour&from=0001-01-01T00:00:00Z', /over 10000 buckets/],
     ['by=month&from=1166-01-31T00:00:00Z&to=2000-01-01T00:00:00Z', /over 10000 buckets/],
   ] as const) {
