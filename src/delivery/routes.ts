@@ -3,7 +3,7 @@
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { ADMIN_ROUTE, restrictToAdmins } from '../http/admin.js'
 import { NoSink } from '../http/errors.js'
-import { ref, responses } from '../http/schemas.js'
+import { errorResponse, ref, responses } from '../http/schemas.js'
 import { RecordedSnapshotSchema, SnapshotIdSchema } from '../snapshots/schemas.js'
 
 export const redelivery: FastifyPluginAsyncTypebox = async (app) => {
@@ -19,16 +19,10 @@ export const redelivery: FastifyPluginAsyncTypebox = async (app) => {
         description:
           'Makes the snapshot due at once, whatever the state of its delivery. Its webhook-id stays the same.',
         params: SnapshotIdSchema,
-        response: responses(
-          202,
-          ref(RecordedSnapshotSchema),
-          'The snapshot is due.',
-          400,
-          401,
-          403,
-          404,
-          503,
-        ),
+        response: {
+          ...responses(202, ref(RecordedSnapshotSchema), 'The snapshot is due.', 400, 401, 403, 404, 503),
+          409: errorResponse(409, { description: 'NO_SINK: snapshots are not delivered.' }),
+        },
       },
     },
     async ({ params: { id } }, reply) => {

@@ -2,6 +2,7 @@
 
 import swaggerUi from '@fastify/swagger-ui'
 import type { FastifyPluginAsync } from 'fastify'
+import { responses } from './schemas.js'
 
 export const docs: FastifyPluginAsync = async (app) => {
   await app.register(swaggerUi, { routePrefix: '/docs', staticCSP: true })
@@ -14,9 +15,12 @@ export const docs: FastifyPluginAsync = async (app) => {
         summary: 'The OpenAPI document',
         tags: ['docs'],
         security: [],
-        response: {
-          200: { type: 'object', additionalProperties: true, description: 'An OpenAPI 3.1 document.' },
-        },
+        response: responses(
+          200,
+          { type: 'object', additionalProperties: true },
+          'An OpenAPI 3.1 document.',
+          503,
+        ),
       },
     },
     async () => app.swagger(),

@@ -2,7 +2,7 @@
 
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { Type } from '@sinclair/typebox'
-import { ErrorSchema, HealthSchema, ref, responses } from './schemas.js'
+import { ErrorSchema, HealthSchema, RETRY_AFTER, ref, responses } from './schemas.js'
 
 export const health: FastifyPluginAsyncTypebox = async (app) => {
   const { metrics, database, counting, shutdown } = app
@@ -47,6 +47,7 @@ export const health: FastifyPluginAsyncTypebox = async (app) => {
           503: {
             anyOf: [ref(HealthSchema), ref(ErrorSchema)],
             description: 'The replica is not ready, for the given reasons, or is shutting down.',
+            headers: RETRY_AFTER,
           },
         },
       },
@@ -66,9 +67,14 @@ export const health: FastifyPluginAsyncTypebox = async (app) => {
         operationId: 'getMetrics',
         summary: 'Metrics in the Prometheus text format',
         tags: ['probe'],
-        security: [{ metrics: [] }],
-        produces: ['text/plain'],
-        response: responses(200, Type.String(), 'The metrics.', 401, 503),
+        security: [{ metrics: [] }, {}],
+        response: responses(
+          200,
+          { content: { 'text/plain': { schema: Type.String() } } },
+          'The metrics. Credentials are required only with METRICS_TOKEN.',
+          401,
+          503,
+        ),
       },
     },
     async (_request, reply) => {

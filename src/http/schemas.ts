@@ -1,7 +1,6 @@
 // Schemas shared by all routes: common fields, errors, health, and the responses of a route.
 
 import { type Static, type TSchema, Type } from '@sinclair/typebox'
-import { RETRIABLE } from './errors.js'
 
 export const id = (description: string) =>
   Type.String({ format: 'uuid', description, examples: ['0b5e9a1c-6a43-4d0c-8a35-0f2f4f1f7a10'] })
@@ -42,6 +41,7 @@ export const HealthSchema = Type.Object(
   {
     status: oneOf(['ok', 'unavailable']),
     reasons: Type.Array(Type.String(), {
+      maxItems: 10,
       description: 'Why the replica is unavailable; empty if it is not.',
     }),
   },
@@ -49,38 +49,55 @@ export const HealthSchema = Type.Object(
 )
 
 const ERRORS = {
-  400: 'The request does not match its schema. The message names the field and its index.',
+  400:
+    'The request does not match its schema, or its values contradict each other or a limit. The message names what to ' +
+    'change.',
   401: 'Missing or unknown credentials.',
   403: 'The credentials do not authorize this, or are those of another workspace.',
   404: 'Not found.',
   408: 'The request was not received in time.',
-  409: 'Another snapshot is being taken. Retry after the time in Retry-After.',
+  409: 'The state of the service prevents this. The message says what to do.',
   413: 'The body exceeds the limit, before or after decompression.',
-  415: 'Unsupported content type or encoding.',
+  415: 'Unsupported content type, with the supported ones in Accept, or encoding, with those in Accept-Encoding.',
   429: 'Too many batches from this credential. Retry after the time in Retry-After.',
+  503: 'Overloaded or shutting down, or the database is unavailable or busy. Retry after the time in Retry-After.',
   504: 'Only with ACK=durable, with the code OUTCOME_UNKNOWN: the batch was not committed in time, but will be counted.',
-  503: 'Overloaded or shutting down, or the database is unavailable. Retry after the time in Retry-After.',
+  default: 'Any other error, such as 408 REQUEST_TIMEOUT, 431 HEADERS_TOO_LARGE or 500 INTERNAL_ERROR.',
 } as const
 
-const RETRY_AFTER = {
-  'Retry-After': { type: 'integer', description: 'Seconds to wait before a retry.' },
+const text = (description: string) => ({ type: 'string', description })
+
+export const RETRY_AFTER = {
+  'Retry-After': { type: 'integer', minimum: 0, description: 'Seconds to wait before a retry.' },
 }
 
-/** The responses of a route: the successful one, and the errors of the given statuses. */
-export function responses<S extends TSchema, N extends 200 | 202>(
+/** The headers of error responses, by status. */
+const ERROR_HEADERS: { [status: string]: Record<string, object> } = {
+  401: { 'WWW-Authenticate': text('Bearer.') },
+  415: {
+    Accept: text('The supported content types, if the content type is the fault.'),
+    'Accept-Encoding': text('The supported encodings, if the encoding is the fault.'),
+  },
+  429: RETRY_AFTER,
+  503: RETRY_AFTER,
+}
+
+/** The response to an error with this status. */
+export function errorResponse(
+  status: keyof typeof ERRORS,
+  { description = ERRORS[status] as string, headers = ERROR_HEADERS[status] } = {},
+): TSchema {
+  return { ...ref(ErrorSchema), description, ...(headers && { headers }) }
+}
+
+/** The responses of a route: the successful one, the errors of the given statuses, and any other error. */
+export function responses<S extends object, N extends 200 | 202>(
   status: N,
   schema: S,
   description: string,
-  ...statuses: (keyof typeof ERRORS)[]
+  ...statuses: Exclude<keyof typeof ERRORS, 'default'>[]
 ): Record<N, S> & { [code: number]: TSchema } {
-  const entries = statuses.map((code) => [
-    code,
-    {
-      ...ref(ErrorSchema),
-      description: ERRORS[code],
-      ...(RETRIABLE.has(code) && { headers: RETRY_AFTER }),
-    },
-  ])
+  const entries = [...statuses, 'default' as const].map((code) => [code, errorResponse(code)])
   return { [status]: { ...schema, description }, ...Object.fromEntries(entries) }
 }
 

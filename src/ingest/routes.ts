@@ -77,7 +77,8 @@ export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config; timing: T
       summary: 'Send a batch of boundary logs',
       description:
         'A response other than 2xx and 504 means that nothing was counted, so the batch can be sent again. ' +
-        'After 504, sending it again may count it twice. The body may be compressed with gzip.',
+        'After 504, sending it again may count it twice. The body may be compressed with gzip. Without a JWT, JSON ' +
+        'must contain workspace_id and owner_id in the body, and protobuf requires both in its headers.',
       tags: ['agent'],
       security: [{ agent: [] }],
       headers: IdentityHeadersSchema,
@@ -161,9 +162,9 @@ function parser(
  */
 const gunzip: preParsingHookHandler = (request, reply, payload, done) => {
   const { headers } = request
+  const isEmpty = headers['transfer-encoding'] === undefined && !Number(headers['content-length'])
   // Fastify would reject a malformed Content-Type even if there is nothing that it describes.
-  if (headers['transfer-encoding'] === undefined && !Number(headers['content-length']))
-    delete request.raw.headers['content-type']
+  if (isEmpty && request.mediaType === undefined) delete request.raw.headers['content-type']
   const encodings = contentEncodings(headers)
   if (encodings.length === 0) return done(null, payload)
   if (encodings.length > 1 || !/^(x-)?gzip$/.test(encodings[0] ?? '')) {

@@ -34,8 +34,8 @@ export const MAX_LOGS = 1_000
 
 export const BatchSchema = Type.Object(
   {
-    workspace_id: Type.Optional(id("The workspace. Can be omitted if the agent's JWT contains it.")),
-    owner_id: Type.Optional(id("The workspace's owner. Can be omitted if the agent's JWT contains it.")),
+    workspace_id: Type.Optional(id("The workspace. Required unless the agent's JWT contains it.")),
+    owner_id: Type.Optional(id("The workspace's owner. Required unless the agent's JWT contains it.")),
     session_id: Type.Optional(id('The boundary session.')),
     confined_process_name: Type.Optional(Type.String({ examples: ['agent'] })),
     logs: Type.Array(BoundaryLogSchema, { maxItems: MAX_LOGS }),

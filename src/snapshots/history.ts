@@ -1,6 +1,6 @@
 // Reads what is recorded: snapshots, usage over a range of time, and registered replicas.
 
-import { asc, desc, eq, getTableColumns, lt, sql } from 'drizzle-orm'
+import { desc, eq, getTableColumns, lt, sql } from 'drizzle-orm'
 import type { Executor } from '../database/client.js'
 import { boundaryUsageReplicas, type DELIVERY_STATES, telemetrySnapshots } from '../database/schema.js'
 import { distinctCount, type Merged, mergeColumns, mergedJson } from './merge.js'
@@ -189,11 +189,15 @@ function startOf(time: Date, by: Unit): Date {
   return new Date(Math.floor((time.getTime() - offset) / length) * length + offset)
 }
 
-/** All registered replicas, oldest first. */
+export const MAX_REPLICAS = 10_000
+
+/** The registered replicas, oldest first: the newest MAX_REPLICAS of them. */
 export async function listReplicas(db: Executor) {
   const { last_flush_seq: _, ...columns } = getTableColumns(boundaryUsageReplicas)
-  return db
+  const newestFirst = await db
     .select(columns)
     .from(boundaryUsageReplicas)
-    .orderBy(asc(boundaryUsageReplicas.started_at), asc(boundaryUsageReplicas.replica_id))
+    .orderBy(desc(boundaryUsageReplicas.started_at), desc(boundaryUsageReplicas.replica_id))
+    .limit(MAX_REPLICAS)
+  return newestFirst.reverse()
 }

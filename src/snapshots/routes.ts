@@ -7,7 +7,7 @@ import { DatabaseBusyError } from '../database/client.js'
 import { ADMIN_ROUTE, restrictToAdmins } from '../http/admin.js'
 import { InvalidQuery, RangeTooExpensive, SnapshotInProgress } from '../http/errors.js'
 import { EARLIEST_MS, isRepresentable, parseTime } from '../http/formats.js'
-import { oneOf, ref, responses } from '../http/schemas.js'
+import { errorResponse, oneOf, RETRY_AFTER, ref, responses } from '../http/schemas.js'
 import {
   type IntervalUsage,
   intervalsOf,
@@ -19,10 +19,13 @@ import {
   type UsageRange,
 } from './history.js'
 import {
+  MAX_BUCKETS,
+  MAX_SNAPSHOTS,
   RecordedSnapshotSchema,
   ReplicaListSchema,
   SnapshotIdSchema,
   SnapshotListSchema,
+  SnapshotPreviewSchema,
   SnapshotSchema,
   UsageSchema,
 } from './schemas.js'
@@ -31,7 +34,8 @@ const JSON_TYPE = 'application/json; charset=utf-8'
 const CSV_TYPE = 'text/csv; charset=utf-8; header=present'
 const DAY_MS = 86_400_000
 const DEFAULT_DAYS = 30
-const MAX_INTERVALS = 10_000
+const DEFAULT_LIMIT = 50
+const DEFAULT_UNIT = 'day'
 
 export const telemetry: FastifyPluginAsyncTypebox = async (app) => {
   restrictToAdmins(app)
@@ -47,7 +51,7 @@ export const telemetry: FastifyPluginAsyncTypebox = async (app) => {
           'This replica flushes first. Excludes usage that other replicas have not flushed yet. Nothing is reset.',
         response: responses(
           200,
-          ref(SnapshotSchema),
+          ref(SnapshotPreviewSchema),
           'The snapshot that would be recorded now.',
           401,
           403,
@@ -67,8 +71,15 @@ export const telemetry: FastifyPluginAsyncTypebox = async (app) => {
         summary: 'Take a snapshot, which starts a new period',
         description:
           'This replica flushes first. Usage that other replicas have not flushed yet belongs to the next period.',
-        response: responses(200, ref(SnapshotSchema), 'The recorded snapshot.', 401, 403, 409, 503),
+        response: {
+          ...responses(200, ref(SnapshotSchema), 'The recorded snapshot.', 401, 403, 503),
+          409: errorResponse(409, {
+            description: 'Another snapshot is being taken. Retry after the time in Retry-After.',
+            headers: RETRY_AFTER,
+          }),
+        },
       },
+      links: { 200: linksTo('$response.body#/id') },
     },
     async (_request, reply) => {
       const outcome = await app.snapshots.take('manual')
@@ -88,12 +99,14 @@ export const telemetry: FastifyPluginAsyncTypebox = async (app) => {
         operationId: 'listSnapshots',
         summary: 'List recorded snapshots, newest first',
         querystring: Type.Object({
-          limit: Type.Integer({
-            minimum: 1,
-            maximum: 1000,
-            default: 50,
-            description: 'Maximum number of snapshots.',
-          }),
+          limit: Type.Optional(
+            Type.Integer({
+              minimum: 1,
+              maximum: MAX_SNAPSHOTS,
+              default: DEFAULT_LIMIT,
+              description: 'Maximum number of snapshots.',
+            }),
+          ),
           before: Type.Optional(
             Type.String({
               format: 'date-time',
@@ -104,8 +117,14 @@ export const telemetry: FastifyPluginAsyncTypebox = async (app) => {
         }),
         response: responses(200, ref(SnapshotListSchema), 'A page of snapshots.', 400, 401, 403, 503),
       },
+      links: {
+        200: {
+          ...linksTo('$response.body#/snapshots/0/id'),
+          nextPage: { operationId: 'listSnapshots', parameters: { before: '$response.body#/next' } },
+        },
+      },
     },
-    ({ query: { limit, before } }) =>
+    ({ query: { limit = DEFAULT_LIMIT, before } }) =>
       app.database.run((db) => listSnapshots(db, limit, timeOf('before', before))),
   )
 
@@ -133,15 +152,28 @@ export const telemetry: FastifyPluginAsyncTypebox = async (app) => {
         description:
           'Distinct counts are merged from sketches, not summed: by=day gives daily active users, by=month ' +
           'monthly active users. Buckets are in UTC, weeks start on Monday. A snapshot belongs to the bucket in ' +
-          'which its period ends. With `Accept: text/csv`, the response contains the buckets as CSV.',
+          'which its period ends. If `Accept` prefers text/csv, the response contains the buckets as CSV.',
         querystring: Type.Object({
           from: Type.Optional(
             Type.String({ format: 'date-time', description: `Default: ${DEFAULT_DAYS} days before \`to\`.` }),
           ),
           to: Type.Optional(Type.String({ format: 'date-time', description: 'Default: now.' })),
-          by: oneOf(UNITS, { default: 'day' }),
+          by: Type.Optional(oneOf(UNITS, { default: DEFAULT_UNIT })),
         }),
-        response: responses(200, ref(UsageSchema), 'Usage per bucket and in total.', 400, 401, 403, 503),
+        response: responses(
+          200,
+          {
+            content: {
+              'application/json': { schema: ref(UsageSchema) },
+              'text/csv': { schema: Type.String() },
+            },
+          },
+          'Usage per bucket and in total; as CSV, per bucket.',
+          400,
+          401,
+          403,
+          503,
+        ),
       },
     },
     async (request, reply) => {
@@ -154,8 +186,7 @@ export const telemetry: FastifyPluginAsyncTypebox = async (app) => {
       reply.header('vary', 'accept')
       const type = new Negotiator(request.raw).mediaType([JSON_TYPE, CSV_TYPE])
       if (type !== CSV_TYPE) return usage // also if neither type is acceptable
-      // The schema describes the JSON; a string bypasses its serializer.
-      return reply.type(CSV_TYPE).send(toCsv(usage.buckets) as never)
+      return reply.type(CSV_TYPE).send(toCsv(usage.buckets))
     },
   )
 
@@ -173,6 +204,14 @@ export const telemetry: FastifyPluginAsyncTypebox = async (app) => {
   )
 }
 
+/** The links from a response that contains the id of a recorded snapshot. */
+function linksTo(id: string) {
+  return {
+    snapshot: { operationId: 'getSnapshot', parameters: { id } },
+    redelivery: { operationId: 'redeliverSnapshot', parameters: { id } },
+  }
+}
+
 /** The time that the query parameter `name` contains. */
 function timeOf(name: string, text: string | undefined): Date | undefined {
   if (text === undefined) return undefined
@@ -184,16 +223,16 @@ function timeOf(name: string, text: string | undefined): Date | undefined {
   return time
 }
 
-function rangeOf(query: { from?: string; to?: string; by: Unit }): UsageRange {
+function rangeOf(query: { from?: string; to?: string; by?: Unit }): UsageRange {
   const to = timeOf('to', query.to) ?? new Date()
   const from =
     timeOf('from', query.from) ?? new Date(Math.max(to.getTime() - DEFAULT_DAYS * DAY_MS, EARLIEST_MS))
   if (from >= to) throw new InvalidQuery('querystring/from must be before querystring/to')
-  const range = { from, to, by: query.by }
-  const intervals = intervalsOf(range, MAX_INTERVALS + 1)
-  if (intervals.length > MAX_INTERVALS)
+  const range = { from, to, by: query.by ?? DEFAULT_UNIT }
+  const intervals = intervalsOf(range, MAX_BUCKETS + 1)
+  if (intervals.length > MAX_BUCKETS)
     throw new InvalidQuery(
-      `querystring: over ${MAX_INTERVALS} buckets: request a shorter range or larger buckets`,
+      `querystring: over ${MAX_BUCKETS} buckets: request a shorter range or larger buckets`,
     )
   if (!intervals.every(({ end }) => isRepresentable(end)))
     throw new InvalidQuery('querystring/to must be in a bucket that ends before the year 10000')

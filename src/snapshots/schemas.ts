@@ -3,16 +3,21 @@
 import { Type } from '@sinclair/typebox'
 import { DELIVERY_STATES, TRIGGERS } from '../database/schema.js'
 import { count, id, nullable, oneOf, ref, time } from '../http/schemas.js'
-import { type SnapshotDelivery, UNITS } from './history.js'
+import { MAX_REPLICAS, type SnapshotDelivery, UNITS } from './history.js'
+
+/** The maximum number of snapshots on a page. */
+export const MAX_SNAPSHOTS = 1_000
+/** The maximum number of buckets of a range. */
+export const MAX_BUCKETS = 10_000
 
 export const SnapshotSchema = Type.Object(
   {
-    id: nullable(id('Null in a preview.')),
+    id: id('Identifies the snapshot.'),
     trigger: oneOf(TRIGGERS),
     reported_by: id('The replica that took the snapshot.'),
     replicas: count('Replicas that reported usage in the period.'),
     period_start: time('Start of the period: the end of the previous one.'),
-    period_end: time('End of the period; now, in a preview.'),
+    period_end: time('End of the period, and start of the next one.'),
     period_duration_ms: count('From period_start to period_end, in milliseconds.'),
     taken_at: time("When the snapshot was taken, by the database's clock."),
     unique_workspaces: count('Distinct workspaces.'),
@@ -23,6 +28,16 @@ export const SnapshotSchema = Type.Object(
     denied_requests: count('Denied requests.'),
   },
   { $id: 'Snapshot', title: 'Snapshot' },
+)
+
+/** What a snapshot of the current period would be. */
+export const SnapshotPreviewSchema = Type.Object(
+  {
+    ...SnapshotSchema.properties,
+    id: Type.Null({ description: 'A preview is not recorded.' }),
+    period_end: time('Now.'),
+  },
+  { $id: 'SnapshotPreview', title: 'SnapshotPreview' },
 )
 
 /** A recorded snapshot with the state of its delivery. */
@@ -52,7 +67,10 @@ export const SnapshotIdSchema = Type.Object({ id: Type.String({ format: 'uuid' }
 
 export const SnapshotListSchema = Type.Object(
   {
-    snapshots: Type.Array(ref(RecordedSnapshotSchema), { description: 'Newest first.' }),
+    snapshots: Type.Array(ref(RecordedSnapshotSchema), {
+      maxItems: MAX_SNAPSHOTS,
+      description: 'Newest first.',
+    }),
     next: nullable(time('Value of `before` for the next page; null on the last page.')),
   },
   { $id: 'SnapshotList', title: 'SnapshotList' },
@@ -78,7 +96,7 @@ export const UsageSchema = Type.Object(
         end: time('End of the bucket, and start of the next.'),
         ...usage,
       }),
-      { description: 'Oldest first, without gaps.' },
+      { maxItems: MAX_BUCKETS, description: 'Oldest first, without gaps.' },
     ),
   },
   { $id: 'Usage', title: 'Usage' },
@@ -97,6 +115,7 @@ export const ReplicaListSchema = Type.Object(
         },
         { title: 'Replica' },
       ),
+      { maxItems: MAX_REPLICAS, description: 'Oldest first: the newest, if there are more.' },
     ),
   },
   { $id: 'ReplicaList', title: 'ReplicaList' },
@@ -105,6 +124,7 @@ export const ReplicaListSchema = Type.Object(
 /** Schemas that are registered under their `$id`. */
 export const SNAPSHOT_SCHEMAS = [
   SnapshotSchema,
+  SnapshotPreviewSchema,
   RecordedSnapshotSchema,
   SnapshotListSchema,
   UsageSchema,

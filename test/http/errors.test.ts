@@ -9,7 +9,7 @@ import { tableAfter } from '../helpers/markdown.js'
 import { exchange } from '../helpers/raw.js'
 import { batch, startReplica } from '../helpers/replica.js'
 
-const MALFORMED_TYPES = ['nonsense', 'a/b/c', '/', 'application/json; charset']
+const MALFORMED_TYPES = ['nonsense', 'a/b/c', '/']
 
 /** Sends the head of a request; returns the status, the headers and the JSON body of the response. */
 async function ask(url: string, head: string) {
@@ -78,7 +78,6 @@ t.test(
     const replica = await startReplica(t, url)
     for (const type of ['text/plain', 'application/xml', ...MALFORMED_TYPES]) {
       const response = await replica.send({}, { 'content-type': type })
-      if (type === 'application/json; charset') continue // a parameter that cannot be parsed is ignored
       t.equal(response.status, 415, type)
       t.equal(response.headers.get('accept'), 'application/json, application/x-protobuf')
       t.equal(
