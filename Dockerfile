@@ -18,7 +18,7 @@ COPY patches ./patches
 RUN npm ci --ignore-scripts && npx patch-package --error-on-fail && npm prune --omit=dev --omit=optional --ignore-scripts
 
 FROM base
-ENV NODE_ENV=production HOST=0.0.0.0 PORT=3000
+ENV NODE_ENV=production HOST=:: PORT=3000
 COPY drizzle ./drizzle
 COPY --from=dependencies /app/node_modules ./node_modules
 COPY --from=build /app/dist ./dist

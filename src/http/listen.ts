@@ -10,6 +10,9 @@ import { StartError } from '../start-error.js'
 /** Errors of an address that this machine does not have, such as ::1 where IPv6 is disabled. */
 const ABSENT = new Set(['EADDRNOTAVAIL', 'EAFNOSUPPORT'])
 
+/** Every address of this machine, of IPv6 and IPv4. */
+const ALL_ADDRESSES = '::'
+
 export type Lookup = (host: string) => Promise<LookupAddress[]>
 
 const lookupAll: Lookup = (host) => promisify(systemLookup)(host, { all: true })
@@ -25,8 +28,10 @@ export async function checkAddresses(host: string, port: number, lookup: Lookup 
       await bind(probe, address, port)
     } catch (error) {
       if (!isAbsent(error)) throw explain(error, address, port)
+      continue
     }
     probe.close()
+    if (host === ALL_ADDRESSES) break
   }
 }
 
@@ -60,6 +65,7 @@ export async function listen(
       if (bound === undefined) {
         await app.listen({ host: address, port })
         bound = portOf(app.server)
+        if (host === ALL_ADDRESSES) break
       } else others.push(await forward(app, address, bound))
     } catch (error) {
       if (!isAbsent(error)) throw explain(error, address, bound ?? port)
@@ -86,7 +92,9 @@ function portOf(server: Server): number {
 
 async function resolve(host: string, lookup: Lookup): Promise<string[]> {
   try {
-    return [...new Set((await lookup(host)).map(({ address }) => address))]
+    const addresses = (await lookup(host)).map(({ address }) => address)
+    if (host === ALL_ADDRESSES) addresses.push('0.0.0.0') // for where there is no IPv6
+    return [...new Set(addresses)]
   } catch (error) {
     throw new StartError(`HOST: cannot resolve ${JSON.stringify(host)} (${codeOf(error)})`)
   }

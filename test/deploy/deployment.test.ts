@@ -114,11 +114,11 @@ t.test('in Kubernetes a replica starts with the secrets filled in, and not befor
   t.strictSame(container.envFrom, [{ secretRef: { name: metadata.name } }])
   t.throws(
     () => parseConfig({ ...env, ...stringData }),
-    /HOST: invalid value "0.0.0.0": expected a loopback address/,
+    /HOST: invalid value "::": expected a loopback address/,
   )
   areSettings(t, { ...env, ...stringData })
   const config = parseConfig({ ...env, ...filledIn(stringData) })
-  t.equal(config.HOST, '0.0.0.0')
+  t.equal(config.HOST, '::')
   t.equal(container.ports[0]?.containerPort, config.PORT)
 })
 
@@ -185,7 +185,7 @@ t.test('a pod may do no more than it needs', async (t) => {
 t.test('the image starts with credentials alone, and knows when it is healthy', async (t) => {
   const env = await imageEnv()
   areSettings(t, env)
-  t.throws(() => parseConfig(env), /HOST: invalid value "0.0.0.0": expected a loopback address/)
+  t.throws(() => parseConfig(env), /HOST: invalid value "::": expected a loopback address/)
   t.match((await instructions('USER')).at(-1), /^[1-9]\d*:\d+$/)
 
   const [healthcheck = ''] = await instructions('HEALTHCHECK')

@@ -5,7 +5,7 @@ import { connect, createServer } from 'node:net'
 import t, { type Test } from 'tap'
 import { buildApp } from '../../src/app.js'
 import { parseConfig } from '../../src/config.js'
-import { listen } from '../../src/http/listen.js'
+import { checkAddresses, listen } from '../../src/http/listen.js'
 import { testDatabase } from '../helpers/database.js'
 import { batch } from '../helpers/replica.js'
 
@@ -96,4 +96,25 @@ t.test('addresses that this machine does not have are left out', async (t) => {
     { address: '203.0.113.2', family: 4 },
   ])
   t.equal((await fetch(`http://127.0.0.1:${port}/-/healthy`)).status, 200)
+})
+
+t.test('"::" is every address, IPv4 included, also on a machine without IPv6', async (t) => {
+  const { url } = await testDatabase(t)
+  // 192.0.2.1 (TEST-NET-1) stands for the address that the machine does not have.
+  for (const lookup of [undefined, async () => [{ address: '192.0.2.1', family: 4 }]]) {
+    const app = await buildApp(
+      parseConfig({
+        DATABASE_URL: url,
+        LOG_LEVEL: 'silent',
+        SNAPSHOT_INTERVAL_MS: '0',
+      }),
+    )
+    const port = await listen(app, '::', 0, lookup)
+    t.equal((await fetch(`http://127.0.0.1:${port}/-/healthy`)).status, 200)
+    if (lookup === undefined) {
+      await t.rejects(checkAddresses('::', port), { message: /the port is in use/ })
+    }
+    await app.close()
+    await t.resolves(checkAddresses('::', port, lookup))
+  }
 })
