@@ -3,7 +3,7 @@
 import { randomUUID } from 'node:crypto'
 import { parseArgs } from 'node:util'
 import { SendError, sendBatch } from './client.js'
-import { count, number, requests, showProgress } from './progress.js'
+import { count, countRefusal, number, refusals, requests, showProgress } from './progress.js'
 import { makeLogs } from './traffic.js'
 
 const USAGE = `usage: npm run agent -- [options]; a token is read from AGENT_TOKEN
@@ -12,17 +12,18 @@ const USAGE = `usage: npm run agent -- [options]; a token is read from AGENT_TOK
   --batches 1                   batches, one after the other
   --workspace, --owner UUID     whose they are; by default somebody new
   --deny 0.1                    share of the logs that are denials, 0 to 1
+  --help                        print this and exit
 `
 
 const options = readOptions()
 const ended = new AbortController()
 process.on('SIGINT', () => ended.abort())
 
-const told = { batches: 0, allowed: 0, denied: 0, refused: 0 }
+const told = { batches: 0, allowed: 0, denied: 0, refused: new Map<string, number>() }
 const progress = showProgress(
   () =>
     `${number(told.batches)} of ${count(options.batches, 'batch', 'batches')}: ${requests(told)}` +
-    (told.refused > 0 ? `, ${number(told.refused)} refused` : ''),
+    refusals(told.refused),
 )
 const failure = await send().catch((error: unknown) => error)
 progress.stop()
@@ -36,7 +37,7 @@ async function send(): Promise<void> {
   const token = process.env.AGENT_TOKEN
   const target = {
     url,
-    onRefused: () => void told.refused++,
+    onRefused: (reason: string) => countRefusal(told.refused, reason),
     ...(token && { headers: { authorization: `Bearer ${token}` } }),
   }
   const session_id = randomUUID()
@@ -60,8 +61,13 @@ function readOptions() {
         workspace: { type: 'string', default: randomUUID() },
         owner: { type: 'string', default: randomUUID() },
         deny: { type: 'string', default: '0.1' },
+        help: { type: 'boolean', short: 'h', default: false },
       },
     })
+    if (values.help) {
+      process.stdout.write(USAGE)
+      process.exit(0)
+    }
     const [logs, batches, deny] = [Number(values.logs), Number(values.batches), Number(values.deny)]
     if (!URL.canParse(values.url)) throw new Error('--url takes http://host:port')
     if (!Number.isInteger(logs) || logs < 1 || logs > 1000) throw new Error('--logs takes 1 to 1000')

@@ -15,8 +15,8 @@ export interface Target {
   /** Of the service, without a path. */
   url: string
   headers?: Record<string, string>
-  /** Told of every answer that says "not now", with its status. */
-  onRefused?: (status: number) => void
+  /** Called for every response that asks for a retry, with the code of its error. */
+  onRefused?: (code: string) => void
 }
 
 const TIMEOUT_MS = 30_000
@@ -42,7 +42,7 @@ export async function sendBatch(
     if (response.status === 202) return JSON.parse(text) as Counts
     if (response.status !== 429 && response.status !== 503)
       throw new SendError(explain(response.status, text))
-    onRefused?.(response.status)
+    onRefused?.(memberOf(text, 'code') ?? String(response.status))
     const seconds = Number(response.headers.get('retry-after') ?? 1)
     await sleep(seconds * 1000 * (1 + Math.random() / 10), undefined, { signal }).catch(() => {}) // it is over
   }
@@ -50,15 +50,18 @@ export async function sendBatch(
 }
 
 function explain(status: number, text: string): string {
-  const what = `answered ${status}: ${messageOf(text)}`
+  const what = `answered ${status}: ${memberOf(text, 'message') ?? 'this is no boundary-usage'}`
   return status === 401 ? `${what}; set AGENT_TOKEN to one of the service's AGENT_TOKENS` : what
 }
 
-function messageOf(text: string): string {
+/** A member of an error of this service; undefined if the response is another one's. */
+function memberOf(text: string, name: 'code' | 'message'): string | undefined {
   try {
-    return String(JSON.parse(text).message)
+    const error: unknown = JSON.parse(text)
+    if (typeof error !== 'object' || error === null || !(name in error)) return undefined
+    return String((error as Record<typeof name, unknown>)[name])
   } catch {
-    return 'this is no boundary-usage'
+    return undefined
   }
 }
 

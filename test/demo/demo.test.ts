@@ -102,11 +102,20 @@ t.test('an agent sends as many logs as it is told to, by its token, and says so'
   t.match(stdout, `3 of 3 batches: ${first}\n`)
 })
 
+t.test('npm run agent -- --help prints the options and exits with 0', async (t) => {
+  for (const option of ['--help', '-h'])
+    t.match(await (await start(t, 'agent', [option])).ended, {
+      code: 0,
+      stderr: '',
+      stdout: /^usage: npm run agent -- \[options\].*\n {2}--url .*--deny/s,
+    })
+})
+
 t.test('an agent that is refused for now sends again, until Ctrl-C', async (t) => {
   const { url } = await testDatabase(t)
   const replica = await startReplica(t, url, { RATE_LIMIT_PER_MINUTE: '2' })
   const agent = await start(t, 'agent', ['--url', replica.url, '--logs', '5', '--batches', '3'])
-  await agent.until(/^2 of 3 batches: .*, 1 refused$/m)
+  await agent.until(/^2 of 3 batches: .*, 1 refused \(1 RATE_LIMITED\)$/m)
   agent.child.kill('SIGINT')
   t.hasStrict(await agent.ended, { code: 0, stderr: '' })
   const { allowed_requests, denied_requests } = await json(replica.get('/telemetry/snapshot'))

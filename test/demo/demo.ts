@@ -4,7 +4,7 @@ import { parseArgs } from 'node:util'
 import { startProcess } from '../helpers/process.js'
 import { openScope } from '../helpers/scope.js'
 import { runFleet, type Told } from './fleet.js'
-import { count, number, requests, showProgress } from './progress.js'
+import { count, refusals, requests, showProgress } from './progress.js'
 
 const FLUSH_INTERVAL_MS = 2_000
 const SNAPSHOT_INTERVAL_MS = 20_000
@@ -45,12 +45,12 @@ async function demo(): Promise<boolean> {
     `It flushes every ${FLUSH_INTERVAL_MS / 1000} s, takes a snapshot every ${SNAPSHOT_INTERVAL_MS / 1000} s. Ctrl-C ends it.`,
   )
 
-  const told: Told = { batches: 0, allowed: 0, denied: 0, refused: 0, sessions: 0, active: new Set() }
+  const told: Told = { batches: 0, allowed: 0, denied: 0, refused: new Map(), sessions: 0, active: new Set() }
   const snapshots = () => service.logs.filter(({ msg }) => msg === 'snapshot taken').length
   const progress = showProgress(
     () =>
       `${count(told.active.size, 'workspace')} active, ${count(told.sessions, 'session')}; ` +
-      `${count(told.batches, 'batch', 'batches')}: ${requests(told)}, ${number(told.refused)} refused; ` +
+      `${count(told.batches, 'batch', 'batches')}: ${requests(told)}${refusals(told.refused)}; ` +
       `${count(snapshots(), 'snapshot')}`,
   )
   await runFleet(service.url, people, told, ended.signal).finally(() => {
@@ -63,6 +63,11 @@ async function demo(): Promise<boolean> {
   const { code } = await service.exited
   if (code !== 0) throw new Error(`the service ended with ${code}:\n${service.stdout}${service.stderr}`)
   const agrees = counted.allowed === told.allowed && counted.denied === told.denied
+  if (told.refused.has('RATE_LIMITED'))
+    say(
+      `Refused batches were sent again. RATE_LIMITED: an agent sent more than ${RATE_LIMIT_PER_MINUTE} batches a minute, ` +
+        'as one that has run wild does; the demo sets RATE_LIMIT_PER_MINUTE to show this.',
+    )
   say(`The fleet was told:  ${requests(told)}.`)
   say(`The service counted: ${requests(counted)}.`)
   say(agrees ? 'They agree.' : 'They do not agree.')

@@ -4,6 +4,7 @@ import { randomInt, randomUUID } from 'node:crypto'
 import { setMaxListeners } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { sendBatch } from './client.js'
+import { countRefusal, type Refused } from './progress.js'
 import { makeLogs, pick } from './traffic.js'
 
 /** A day of the demo: nights are quiet, not silent. */
@@ -20,8 +21,7 @@ export interface Told {
   batches: number
   allowed: number
   denied: number
-  /** Answers that said "not now". */
-  refused: number
+  refused: Refused
   sessions: number
   active: Set<string>
 }
@@ -61,8 +61,8 @@ async function runAgent(
   const target = {
     url,
     headers: { 'x-forwarded-for': person.address },
-    onRefused() {
-      told.refused++
+    onRefused(reason: string) {
+      countRefusal(told.refused, reason)
       isWild = false
     },
   }

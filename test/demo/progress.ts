@@ -32,3 +32,18 @@ export function requests({ allowed, denied }: { allowed: number; denied: number 
 export function number(n: number): string {
   return n.toLocaleString('en-US')
 }
+
+/** Refused batches, by the reason that the service gave. */
+export type Refused = Map<string, number>
+
+export function countRefusal(refused: Refused, reason: string): void {
+  refused.set(reason, (refused.get(reason) ?? 0) + 1)
+}
+
+/** ", 2 refused (2 RATE_LIMITED)"; empty if none was. */
+export function refusals(refused: Refused): string {
+  const counts = [...refused.values()]
+  if (counts.length === 0) return ''
+  const reasons = [...refused].map(([reason, n]) => `${number(n)} ${reason}`).join(', ')
+  return `, ${number(counts.reduce((sum, n) => sum + n, 0))} refused (${reasons})`
+}
