@@ -58,10 +58,10 @@ async function start(t: Test, name: string, args: string[], env: Record<string, 
 }
 
 t.test(
-  'the demo runs until Ctrl-C, what it was told is what was counted, and it leaves nothing',
+  'the demo runs until Ctrl-C, what its boundaries wrote is what was counted, and it leaves nothing',
   async (t) => {
     const demo = await start(t, 'demo', ['--people', '5'])
-    await demo.until(/^\d+ workspaces? active.* [1-9]\d* batches: [1-9]/m)
+    await demo.until(/^\d+ workspaces? active.* [1-9]\d* frames: [1-9]/m)
     t.ok((await readdir(demo.home)).some((name) => name.startsWith('boundary-usage-')))
 
     demo.child.kill('SIGINT')
@@ -70,10 +70,10 @@ t.test(
     t.equal(code, 0, stdout + stderr)
     t.equal(stderr, '')
     t.match(stdout, /^It is at http:\/\/127\.0\.0\.1:\d+, /m)
-    const [, told] = /^The fleet was told: +([\d,]+ allowed, [\d,]+ denied)\.$/m.exec(stdout) ?? []
+    const [, written] = /^The boundaries wrote: +([\d,]+ allowed, [\d,]+ denied)\.$/m.exec(stdout) ?? []
     const [, counted] = /^The service counted: +([\d,]+ allowed, [\d,]+ denied)\.$/m.exec(stdout) ?? []
-    t.match(told, /^[1-9]/)
-    t.equal(counted, told)
+    t.match(written, /^[1-9]/)
+    t.equal(counted, written)
     t.match(stdout, /^They agree\.$/m)
     const left = (await readdir(demo.home)).filter((name) => name.startsWith('boundary-usage-'))
     t.strictSame(left, [], 'no directory is left')

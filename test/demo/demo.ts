@@ -1,15 +1,14 @@
-// npm run demo: the service on an embedded database that is gone afterwards, under the traffic of a made-up fleet.
+// npm run demo: the service on an embedded database that is gone afterwards, under the traffic of a
+// made-up fleet of boundaries and their forwarders.
 
 import { parseArgs } from 'node:util'
 import { startProcess } from '../helpers/process.js'
 import { openScope } from '../helpers/scope.js'
-import { runFleet, type Told } from './fleet.js'
-import { count, refusals, requests, showProgress } from './progress.js'
+import { runFleet, type Written } from './fleet.js'
+import { count, requests, showProgress } from './progress.js'
 
 const FLUSH_INTERVAL_MS = 2_000
 const SNAPSHOT_INTERVAL_MS = 20_000
-/** Batches a minute for each person: only an agent that has run wild reaches it. */
-const RATE_LIMIT_PER_MINUTE = 700
 
 const { port, people } = readOptions()
 const scope = openScope()
@@ -34,8 +33,6 @@ async function demo(): Promise<boolean> {
       REPLICA_NAME: 'demo',
       FLUSH_INTERVAL_MS: String(FLUSH_INTERVAL_MS),
       SNAPSHOT_INTERVAL_MS: String(SNAPSHOT_INTERVAL_MS),
-      RATE_LIMIT_PER_MINUTE: String(RATE_LIMIT_PER_MINUTE),
-      TRUST_PROXY: 'true',
     },
     { detached: true },
   )
@@ -45,15 +42,15 @@ async function demo(): Promise<boolean> {
     `It flushes every ${FLUSH_INTERVAL_MS / 1000} s, takes a snapshot every ${SNAPSHOT_INTERVAL_MS / 1000} s. Ctrl-C ends it.`,
   )
 
-  const told: Told = { batches: 0, allowed: 0, denied: 0, refused: new Map(), sessions: 0, active: new Set() }
+  const written: Written = { frames: 0, allowed: 0, denied: 0, sessions: 0, active: new Set() }
   const snapshots = () => service.logs.filter(({ msg }) => msg === 'snapshot taken').length
   const progress = showProgress(
     () =>
-      `${count(told.active.size, 'workspace')} active, ${count(told.sessions, 'session')}; ` +
-      `${count(told.batches, 'batch', 'batches')}: ${requests(told)}${refusals(told.refused)}; ` +
+      `${count(written.active.size, 'workspace')} active, ${count(written.sessions, 'session')}; ` +
+      `${count(written.frames, 'frame')}: ${requests(written)}; ` +
       `${count(snapshots(), 'snapshot')}`,
   )
-  await runFleet(service.url, people, told, ended.signal).finally(() => {
+  await runFleet(service.url, people, written, ended.signal).finally(() => {
     ended.abort()
     progress.stop()
   })
@@ -62,14 +59,9 @@ async function demo(): Promise<boolean> {
   service.signal('SIGTERM')
   const { code } = await service.exited
   if (code !== 0) throw new Error(`the service ended with ${code}:\n${service.stdout}${service.stderr}`)
-  const agrees = counted.allowed === told.allowed && counted.denied === told.denied
-  if (told.refused.has('RATE_LIMITED'))
-    say(
-      `Refused batches were sent again. RATE_LIMITED: an agent sent more than ${RATE_LIMIT_PER_MINUTE} batches a minute, ` +
-        'as one that has run wild does; the demo sets RATE_LIMIT_PER_MINUTE to show this.',
-    )
-  say(`The fleet was told:  ${requests(told)}.`)
-  say(`The service counted: ${requests(counted)}.`)
+  const agrees = counted.allowed === written.allowed && counted.denied === written.denied
+  say(`The boundaries wrote: ${requests(written)}.`)
+  say(`The service counted:  ${requests(counted)}.`)
   say(agrees ? 'They agree.' : 'They do not agree.')
   return agrees
 }

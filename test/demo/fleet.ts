@@ -1,106 +1,133 @@
-// A fleet of agents: people who come and go with the day, several workspaces each, sessions that end and start again.
+// A fleet of agents, each in a workspace with a boundary and a forwarder: people who come and go with the day, several
+// workspaces each, sessions that end and start again.
 
 import { randomInt, randomUUID } from 'node:crypto'
 import { setMaxListeners } from 'node:events'
-import { setTimeout as sleep } from 'node:timers/promises'
-import { sendBatch } from './client.js'
-import { countRefusal, type Refused } from './progress.js'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { pause } from '../../src/async.js'
+import { startForwarder } from '../../src/forwarder/forwarder.js'
+import { createLog } from '../../src/forwarder/log.js'
+import { connectBoundary, envelopeFrame } from '../helpers/boundary.js'
+import { openScope, type Scope } from '../helpers/scope.js'
 import { makeLogs, pick } from './traffic.js'
 
 /** A day of the demo: nights are quiet, not silent. */
 const DAY_MS = 120_000
 const NIGHT = 0.2
-/** Between two batches of an agent. A real one sends every 5 s at the latest. */
+/** Between two frames of a boundary. A real one sends every 5 s at the latest. */
 const PAUSE_MS = 500
-/** An agent that has run wild sends as fast as this, until it is refused. */
+/** An agent that has run wild makes its boundary send as fast as this. */
 const WILD_PAUSE_MS = 10
 const WILD_CHANCE = 0.001
 
-/** What the fleet was told. */
-export interface Told {
-  batches: number
+/** What the boundaries have written to their sockets. */
+export interface Written {
+  frames: number
   allowed: number
   denied: number
-  refused: Refused
   sessions: number
   active: Set<string>
 }
 
-interface Person {
+interface Workspace {
+  workspaceId: string
   ownerId: string
-  /** As a proxy before the service would tell it: refusals are for one of them, not for all. */
-  address: string
-  /** From 0, always there, to 1, only when all are. */
+  socket: string
+  /** When its owner is there: from 0, always, to 1, only when all are. */
   hour: number
 }
 
-/** Runs a fleet of so many people against the service until `signal` ends it; rejects at the first real error. */
-export async function runFleet(url: string, people: number, told: Told, signal: AbortSignal): Promise<void> {
-  setMaxListeners(0, signal)
-  const began = performance.now()
-  const activity = () => activityAt(performance.now() - began)
-  const agents: Promise<void>[] = []
-  for (let n = 0; n < people; n++) {
-    const address = `10.0.${n >> 8}.${n & 255}`
-    const person: Person = { ownerId: randomUUID(), address, hour: n / people }
-    const workspaces = pick([1, 1, 2, 3, 5])
-    for (let w = 0; w < workspaces; w++) agents.push(runAgent(url, person, activity, told, signal))
-  }
-  await Promise.all(agents)
-}
-
-async function runAgent(
+/**
+ * Runs a fleet of so many people against the service until `signal` ends it, and then until the forwarders have sent
+ * everything; rejects at the first real error.
+ */
+export async function runFleet(
   url: string,
-  person: Person,
-  activity: () => number,
-  told: Told,
+  people: number,
+  written: Written,
   signal: AbortSignal,
 ): Promise<void> {
-  const workspaceId = randomUUID()
-  const pause = (ms: number) => sleep(ms * (0.5 + Math.random()), undefined, { signal }).catch(() => {}) // it is over
-  const target = {
-    url,
-    headers: { 'x-forwarded-for': person.address },
-    onRefused(reason: string) {
-      countRefusal(told.refused, reason)
-      isWild = false
-    },
+  setMaxListeners(0, signal)
+  const scope = openScope()
+  try {
+    const directory = await mkdtemp(join(tmpdir(), 'boundary-usage-'))
+    scope.teardown(() => rm(directory, { recursive: true, force: true }))
+    const began = performance.now()
+    const activity = () => activityAt(performance.now() - began)
+    const workspaces = Array.from({ length: people }, (_, n) => {
+      const ownerId = randomUUID()
+      const count = pick([1, 1, 2, 3, 5])
+      return Array.from({ length: count }, (_, w) => ({
+        workspaceId: randomUUID(),
+        ownerId,
+        socket: join(directory, `${n}-${w}.sock`),
+        hour: n / people,
+      }))
+    }).flat()
+    const forwarders = await Promise.all(workspaces.map((workspace) => forward(url, workspace)))
+    await Promise.all(workspaces.map((workspace) => runBoundary(scope, workspace, activity, written, signal)))
+    const ends = await Promise.all(forwarders.map((forwarder) => forwarder.stop()))
+    const lost = ends.reduce((sum, end) => sum + end.lost, 0)
+    if (lost > 0) throw new Error(`the service did not take ${lost} logs in time`)
+  } finally {
+    await scope.close()
   }
-  let isWild = false
+}
+
+/** In this process: a real one has a process of its own, which a hundred workspaces on one machine would be many of. */
+function forward(url: string, { workspaceId, ownerId, socket }: Workspace) {
+  return startForwarder(
+    {
+      urls: [new URL(url)],
+      socket,
+      socketMode: 0o600,
+      token: undefined,
+      tokenFile: undefined,
+      ids: { workspaceId, ownerId },
+      spool: undefined,
+      spoolLimit: 2 ** 20,
+      tee: undefined,
+      logLevel: 'silent',
+    },
+    createLog('silent'),
+  )
+}
+
+async function runBoundary(
+  scope: Scope,
+  { workspaceId, socket, hour }: Workspace,
+  activity: () => number,
+  written: Written,
+  signal: AbortSignal,
+): Promise<void> {
+  const rest = (ms: number) => pause(ms * (0.5 + Math.random()), { signal })
 
   while (!signal.aborted) {
-    await pause(PAUSE_MS)
-    if (activity() < person.hour) continue
-    told.sessions++
-    told.active.add(workspaceId)
-    const sessionId = randomUUID()
-    const confinedProcessName = pick(['agent', 'node', 'python'])
+    await rest(PAUSE_MS)
+    if (activity() < hour) continue
+    written.sessions++
+    written.active.add(workspaceId)
+    const boundary = await connectBoundary(scope, socket)
+    const session_id = randomUUID()
     const denied = pick([0.01, 0.02, 0.05, 0.3])
     let sequence = 0
+    let isWild = false
     // Until its person leaves, or it is started anew.
-    while (!signal.aborted && activity() >= person.hour && Math.random() > 0.02) {
+    while (!signal.aborted && activity() >= hour && Math.random() > 0.02) {
       if (Math.random() < WILD_CHANCE) isWild = true
       const logs = makeLogs(randomInt(1, 11), denied, sequence)
       sequence += logs.length
-      const counts = await sendBatch(
-        target,
-        {
-          workspace_id: workspaceId,
-          owner_id: person.ownerId,
-          session_id: sessionId,
-          confined_process_name: confinedProcessName,
-          logs,
-        },
-        signal,
-      )
-      if (counts) {
-        told.batches++
-        told.allowed += counts.allowed
-        told.denied += counts.denied
-      }
-      await pause(isWild ? WILD_PAUSE_MS : PAUSE_MS)
+      await boundary.send(envelopeFrame({ session_id, logs }))
+      const allowed = logs.filter((log) => log.allowed).length
+      written.frames++
+      written.allowed += allowed
+      written.denied += logs.length - allowed
+      await rest(isWild ? WILD_PAUSE_MS : PAUSE_MS)
     }
-    told.active.delete(workspaceId)
+    await boundary.close()
+    written.active.delete(workspaceId)
   }
 }
 
