@@ -1,13 +1,16 @@
 // The statements that write a flush to the database exactly once.
 
-import { eq, sql } from 'drizzle-orm'
+import { eq, type SQL, sql } from 'drizzle-orm'
 import type { Executor } from '../database/client.js'
 import { boundaryUsageReplicas, boundaryUsageStats } from '../database/schema.js'
 import type { DistinctIds } from './distinct-ids.js'
+import { ledgerOf } from './ledger.js'
 import { SKETCH_BITS } from './sketch.js'
 import type { Flush } from './tracker.js'
 
 const SKETCH = sql.raw(String(SKETCH_BITS))
+/** Sums of missing logs stop here, so that every reader of JSON can read them. */
+const MAX_SUM = sql.raw(`${Number.MAX_SAFE_INTEGER}::bigint`)
 
 /** The identity of this process. */
 export interface Replica {
@@ -21,6 +24,8 @@ export interface FlushOutcome {
   readonly result: 'applied' | 'duplicate'
   /** Whether the flush inserted the usage row, because a snapshot had deleted the previous one. */
   readonly newPeriod: boolean
+  /** Logs that had been counted before; 0 if an earlier attempt counted them. */
+  readonly duplicates: number
 }
 
 /**
@@ -35,6 +40,7 @@ export async function registerReplica(db: Executor, replica: Replica): Promise<v
       version: replica.version,
       started_at: sql`now()`,
       last_flush_seq: 0,
+      has_ledger: true,
     })
     .onConflictDoNothing()
 }
@@ -45,87 +51,130 @@ export async function registerReplica(db: Executor, replica: Replica): Promise<v
  * snapshot deleted it or an earlier attempt was applied, the full form follows.
  */
 export async function applyFlush(db: Executor, replica: Replica, flush: Flush): Promise<FlushOutcome> {
-  if (!flush.hasNewIds && (await applyLean(db, replica, flush)))
-    return { result: 'applied', newPeriod: false }
+  const lean = flush.hasNewIds ? undefined : await applyLean(db, replica, flush)
+  if (lean) return { result: 'applied', newPeriod: false, ...lean }
 
-  const applied = await applyFull(db, replica, flush)
-  if (applied) return { result: 'applied', newPeriod: applied.firstFlushSeq === flush.flushSeq }
+  const full = await applyFull(db, replica, flush)
+  if (full)
+    return {
+      result: 'applied',
+      newPeriod: full.firstFlushSeq === flush.flushSeq,
+      duplicates: full.duplicates,
+    }
 
   // Without a row, a snapshot has deleted it since, and the next flush opens a period by itself.
   const [stats] = await db
     .select({ firstFlushSeq: boundaryUsageStats.first_flush_seq })
     .from(boundaryUsageStats)
     .where(eq(boundaryUsageStats.replica_id, replica.replicaId))
-  return { result: 'duplicate', newPeriod: stats?.firstFlushSeq === flush.flushSeq }
+  return { result: 'duplicate', newPeriod: stats?.firstFlushSeq === flush.flushSeq, duplicates: 0 }
 }
 
 /**
- * Writes counts and sketches in one statement. The fence is the replica's row in boundary_usage_replicas: it moves to
- * this flush's number only from a lower one, and the usage row changes only if the fence moved. Two attempts of one
- * flush meet at the fence's row lock: the second waits, then sees the first one's number and does nothing. While a
- * snapshot deletes the usage row, the upsert waits for its commit and then inserts, which opens the new period.
- * Therefore the sketches contain the flush's ids only: the new period must set again the bits of the previous one.
+ * The common table expressions that both forms begin with: `held`, which locks the usage row before all else, and after
+ * it `fence`, the replica's row in boundary_usage_replicas, which moves to this flush's number only from a lower one.
+ * They end with `added`, what the flush adds to the usage row; it has a row only if the fence moved.
+ *
+ * Lock order: usage row, fence, sessions by key. A snapshot locks usage rows before sessions and waits for no session.
+ * So no flush holds what another flush or a snapshot waits for while it waits for one of them itself. Two attempts of
+ * one flush meet at the usage row or the fence: the second waits, then sees the first one's number and does nothing.
+ */
+function addedBy(replica: Replica, flush: Flush, fence: SQL): SQL {
+  const { sessions, allowedRequests, deniedRequests } = flush
+  const held = sql`held as materialized (
+      select replica_id from boundary_usage_stats where replica_id = ${replica.replicaId} for update
+    ), fence as (
+      ${fence}
+    )`
+  if (sessions.size === 0)
+    return sql`${held}, added as (
+      select replica_id, ${allowedRequests}::bigint as allowed, ${deniedRequests}::bigint as denied,
+        0::bigint as duplicates, 0::bigint as missing, 0::bigint as recovered
+      from fence
+    )`
+  const { allowed, denied, repeated } = sessions
+  return sql`${held}, ${ledgerOf(sessions, flush.keyOf)}, added as (
+      select replica_id, ${allowedRequests}::bigint + allowed as allowed, ${deniedRequests}::bigint + denied as denied,
+        ${allowed + denied + repeated}::bigint - allowed - denied as duplicates, missing, recovered
+      from fence, (
+        select sum(added_allowed)::bigint as allowed, sum(added_denied)::bigint as denied,
+          least(sum(added_missing), ${MAX_SUM})::bigint as missing, sum(added_recovered)::bigint as recovered
+        from ledger) as sums
+    )`
+}
+
+/**
+ * Writes counts and sketches in one statement. While a snapshot deletes the usage row, it waits for the commit and then
+ * inserts the row, which opens the new period. Therefore the sketches contain the flush's ids only: the new period must
+ * set again the bits of the previous one.
  */
 async function applyFull(
   db: Executor,
   replica: Replica,
   flush: Flush,
-): Promise<{ firstFlushSeq: number } | undefined> {
+): Promise<{ firstFlushSeq: number; duplicates: number } | undefined> {
   const sketch = (ids: DistinctIds) => sql`${ids.toSketch().toBitString()}::varbit::bit(${SKETCH})`
-  const [row] = await db.execute<{ first_flush_seq: string }>(sql`
-    with fence as (
+  const fence = sql`
       insert into boundary_usage_replicas as replica
-        (replica_id, name, version, started_at, last_flush_seq, last_flush_at)
-      values
-        (${replica.replicaId}, ${replica.name}, ${replica.version}, now(), ${flush.flushSeq}, now())
+        (replica_id, name, version, started_at, last_flush_seq, last_flush_at, has_ledger)
+      select ${replica.replicaId}::uuid, ${replica.name}, ${replica.version}, now(), ${flush.flushSeq}::bigint, now(), true
+      from (select count(*) from held) as waited
       on conflict (replica_id) do update
-        set last_flush_seq = excluded.last_flush_seq, last_flush_at = excluded.last_flush_at
+        set last_flush_seq = excluded.last_flush_seq, last_flush_at = excluded.last_flush_at, has_ledger = true
         where replica.last_flush_seq < excluded.last_flush_seq
-      returning replica_id
-    )
+      returning replica_id`
+  const [row] = await db.execute<{ first_flush_seq: string; duplicates: string }>(sql`
+    with ${addedBy(replica, flush, fence)}
     insert into boundary_usage_stats as stats
       (replica_id, unique_workspaces_count, unique_users_count, allowed_requests, denied_requests,
+       duplicate_requests, missing_requests, recovered_requests,
        workspaces_sketch, users_sketch, first_flush_seq, window_start, updated_at)
-    select replica_id, ${flush.workspaces.count}::bigint, ${flush.users.count}::bigint,
-      ${flush.allowedRequests}::bigint, ${flush.deniedRequests}::bigint,
+    select replica_id, ${flush.workspaces.count}::bigint, ${flush.users.count}::bigint, allowed, denied,
+      duplicates, missing, recovered,
       ${sketch(flush.workspaces)}, ${sketch(flush.users)}, ${flush.flushSeq}::bigint, now(), now()
-    from fence
+    from added
     on conflict (replica_id) do update set
       unique_workspaces_count = ${flush.periodWorkspaces}::bigint,
       unique_users_count = ${flush.periodUsers}::bigint,
       allowed_requests = stats.allowed_requests + excluded.allowed_requests,
       denied_requests = stats.denied_requests + excluded.denied_requests,
+      duplicate_requests = stats.duplicate_requests + excluded.duplicate_requests,
+      missing_requests = least(stats.missing_requests + excluded.missing_requests, ${MAX_SUM}),
+      recovered_requests = stats.recovered_requests + excluded.recovered_requests,
       workspaces_sketch = stats.workspaces_sketch | excluded.workspaces_sketch,
       users_sketch = stats.users_sketch | excluded.users_sketch,
       updated_at = excluded.updated_at
-    returning first_flush_seq`)
-  return row && { firstFlushSeq: Number(row.first_flush_seq) }
+    returning first_flush_seq, (select duplicates from added) as duplicates`)
+  return row && { firstFlushSeq: Number(row.first_flush_seq), duplicates: Number(row.duplicates) }
 }
 
 /**
- * Adds to the counters of an existing row that contains all ids of the flush. Returns false if it changed nothing.
- *
- * The statement locks the usage row first. If a snapshot is deleting that row, the statement waits, finds no row and
- * leaves the fence where it is; a later snapshot waits for this statement. The counters change only if the fence
- * moved.
+ * Adds to the counters of an existing row that contains all ids of the flush. Returns undefined if it changed nothing.
+ * If a snapshot is deleting that row, the statement waits, finds no row and leaves the fence where it is; a later
+ * snapshot waits for this statement.
  */
-async function applyLean(db: Executor, replica: Replica, flush: Flush): Promise<boolean> {
-  const [row] = await db.execute(sql`
-    with held as (
-      select replica_id from boundary_usage_stats where replica_id = ${replica.replicaId} for update
-    ), fence as (
+async function applyLean(
+  db: Executor,
+  replica: Replica,
+  flush: Flush,
+): Promise<{ duplicates: number } | undefined> {
+  const fence = sql`
       update boundary_usage_replicas as replica
-      set last_flush_seq = ${flush.flushSeq}::bigint, last_flush_at = now()
+      set last_flush_seq = ${flush.flushSeq}::bigint, last_flush_at = now(), has_ledger = true
       from held
       where replica.replica_id = held.replica_id and replica.last_flush_seq < ${flush.flushSeq}::bigint
-      returning replica.replica_id
-    )
+      returning replica.replica_id`
+  const [row] = await db.execute<{ duplicates: string }>(sql`
+    with ${addedBy(replica, flush, fence)}
     update boundary_usage_stats as stats set
-      allowed_requests = stats.allowed_requests + ${flush.allowedRequests}::bigint,
-      denied_requests = stats.denied_requests + ${flush.deniedRequests}::bigint,
+      allowed_requests = stats.allowed_requests + added.allowed,
+      denied_requests = stats.denied_requests + added.denied,
+      duplicate_requests = stats.duplicate_requests + added.duplicates,
+      missing_requests = least(stats.missing_requests + added.missing, ${MAX_SUM}),
+      recovered_requests = stats.recovered_requests + added.recovered,
       updated_at = now()
-    from fence
-    where stats.replica_id = fence.replica_id
-    returning stats.replica_id`)
-  return row !== undefined
+    from added
+    where stats.replica_id = added.replica_id
+    returning added.duplicates`)
+  return row && { duplicates: Number(row.duplicates) }
 }

@@ -89,6 +89,11 @@ export class Flusher {
     return promise
   }
 
+  /** Ends the wait for the interval. After a failure the flush still waits for its delay. */
+  hurry(): void {
+    if (this.#failures === 0) this.#waker.wake()
+  }
+
   /** Whether the last attempt failed. */
   get isFailing(): boolean {
     return this.#failures > 0

@@ -3,12 +3,13 @@
 import { randomUUID } from 'node:crypto'
 import fp from 'fastify-plugin'
 import type { Config } from '../config.js'
-import { DatabaseUnavailable, OutcomeUnknown } from '../http/errors.js'
+import { DatabaseUnavailable, OutcomeUnknown, TooManySessions } from '../http/errors.js'
 import { outageLog } from '../log.js'
 import type { Timing } from '../timing.js'
 import { version } from '../version.js'
 import { applyFlush, type Replica, registerReplica } from './flush.js'
 import { CommitTimeoutError, Flusher } from './flusher.js'
+import { sessionHash } from './sessions.js'
 import { sketchHash } from './sketch.js'
 import { Tracker } from './tracker.js'
 
@@ -23,7 +24,7 @@ declare module 'fastify' {
       /** Resolves once everything tracked before the call is in the database. */
       flush(): Promise<void>
       /** Counts a batch; with ACK=durable, resolves once it is committed. */
-      count(workspaceId: string, ownerId: string, allowed: number, denied: number): void | Promise<void>
+      count(...batch: Parameters<Tracker['track']>): void | Promise<void>
       /** Why this replica is not ready; undefined if it is. */
       readonly unready: string | undefined
       /** Whether all usage is in the database; valid after close. */
@@ -47,6 +48,7 @@ export default fp<{ config: Config; timing: Timing }>(
         metrics.flushes[outcome.result]++
         metrics.flushDuration.observe(seconds)
         if (outcome.result !== 'failed') {
+          metrics.duplicates.inc(outcome.duplicates)
           metrics.flushLastSuccess.set(Date.now() / 1000)
           failures.recovered()
           if (outcome.newPeriod) app.log.info('period opened')
@@ -78,7 +80,10 @@ export default fp<{ config: Config; timing: Timing }>(
     // Rejects before tracking: a rejected batch must not be counted.
     function count(...batch: Parameters<Tracker['track']>): void {
       if (tracker.isFull) throw new DatabaseUnavailable()
+      const [, , , , session] = batch
+      if (session && tracker.isFullOfSessions) throw new TooManySessions()
       tracker.track(...batch)
+      if (tracker.isFlushDue) flusher.hurry()
     }
 
     async function countDurably(...batch: Parameters<Tracker['track']>): Promise<void> {
@@ -131,7 +136,7 @@ export default fp<{ config: Config; timing: Timing }>(
 
     const background = database.prepared.then(async ({ sketchKey, replicaName }) => {
       replica.name = replicaName
-      tracker.useHash(sketchHash(sketchKey))
+      tracker.useHash(sketchHash(sketchKey), sessionHash(sketchKey))
       logReadiness()
       await database
         .run((db) => registerReplica(db, replica))

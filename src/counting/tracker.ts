@@ -1,6 +1,7 @@
 // The tracker: counts in memory what this replica accepted, and hands it out as flushes that apply exactly once.
 
 import { DistinctIds } from './distinct-ids.js'
+import { type Numbers, type SessionHash, Sessions } from './sessions.js'
 import type { SketchHash } from './sketch.js'
 
 /** What one flush carries. Its content never changes, so it can be attempted again under the same number. */
@@ -15,8 +16,13 @@ export interface Flush {
   /** Distinct ids seen in the whole period: the period's counts if this flush does not open a new one. */
   readonly periodWorkspaces: number
   readonly periodUsers: number
+  /** Logs without a session. */
   readonly allowedRequests: number
   readonly deniedRequests: number
+  /** The numbers of sessions. The database knows which of them it has counted before. */
+  readonly sessions: Sessions
+  /** Throws until the deployment's key is known. */
+  readonly keyOf: SessionHash
   /** Reading of the monotonic clock at its first log, in milliseconds. */
   readonly since: number
 }
@@ -37,6 +43,7 @@ export class Tracker {
   #frozen: Flush | undefined
   #lastFlushSeq = 0
   #hash: SketchHash | undefined
+  #sessionHash: SessionHash | undefined
   readonly #limit: number
   readonly #now: () => number
 
@@ -48,9 +55,10 @@ export class Tracker {
     this.#pending = this.#nothing()
   }
 
-  /** Sets the deployment's hash, which is read from the database; required before the first flush. */
-  useHash(hash: SketchHash): void {
+  /** Sets the deployment's hashes, whose key is read from the database; required before the first flush. */
+  useHash(hash: SketchHash, sessionHash: SessionHash): void {
     this.#hash = hash
+    this.#sessionHash = sessionHash
     for (const kind of KINDS) {
       this.#period[kind].resolve(hash)
       // The period holds all ids that are pending or frozen, so each id is hashed once.
@@ -65,12 +73,36 @@ export class Tracker {
     return this.#hash === undefined && KINDS.some((kind) => this.#period[kind].isAtLimit)
   }
 
-  /** Counts one batch. Ids are in canonical form. Must not be called while `isFull`. */
-  track(workspaceId: string, ownerId: string, allowed: number, denied: number): void {
-    this.#add('workspaces', workspaceId)
-    this.#add('users', ownerId)
-    this.#pending.allowed += allowed
-    this.#pending.denied += denied
+  /** Whether a flush should not wait for its interval. */
+  get isFlushDue(): boolean {
+    return this.#pending.sessions.isFlushDue
+  }
+
+  /** Whether no batch of a session can be tracked until the pending flush is frozen. */
+  get isFullOfSessions(): boolean {
+    return this.#pending.sessions.isFull
+  }
+
+  /**
+   * Counts one batch. Ids are in canonical form. Must not be called while `isFull`, nor with a session while
+   * `isFullOfSessions`. A batch of skipped logs tracks no workspace and no user.
+   */
+  track(
+    workspaceId: string,
+    ownerId: string,
+    allowed: number,
+    denied: number,
+    session?: { readonly id: string; readonly numbers: Numbers },
+  ): void {
+    if (allowed + denied > 0) {
+      this.#add('workspaces', workspaceId)
+      this.#add('users', ownerId)
+    }
+    if (session) this.#pending.sessions.add(workspaceId, session.id, session.numbers)
+    else {
+      this.#pending.allowed += allowed
+      this.#pending.denied += denied
+    }
     this.#pending.since ??= this.#now()
   }
 
@@ -84,7 +116,7 @@ export class Tracker {
   /** The unsettled flush if there is one; otherwise freezes what is pending; undefined if nothing is. */
   nextFlush(): Flush | undefined {
     if (this.#frozen) return this.#frozen
-    const { ids, hasNewIds, allowed, denied, since } = this.#pending
+    const { ids, hasNewIds, allowed, denied, sessions, since } = this.#pending
     if (since === undefined) return undefined
     this.#frozen = {
       flushSeq: ++this.#lastFlushSeq,
@@ -95,10 +127,17 @@ export class Tracker {
       periodUsers: this.#period.users.count,
       allowedRequests: allowed,
       deniedRequests: denied,
+      sessions,
+      keyOf: this.#keyOf,
       since,
     }
     this.#pending = this.#nothing()
     return this.#frozen
+  }
+
+  readonly #keyOf: SessionHash = (workspaceId, sessionId) => {
+    if (!this.#sessionHash) throw new Error('a session has no key before the deployment has one')
+    return this.#sessionHash(workspaceId, sessionId)
   }
 
   /** Discards the flush, which the database has applied. `newPeriod`: it opened a period there. */
@@ -120,11 +159,17 @@ export class Tracker {
     return this.#lastFlushSeq + 1
   }
 
-  /** Requests that, as far as this replica knows, are not in the database yet. */
-  get unflushed(): { allowed: number; denied: number } {
+  /**
+   * Requests that, as far as this replica knows, are not in the database yet. The database may find that it has counted
+   * more of them than those that are known to be duplicates here.
+   */
+  get unflushed(): { allowed: number; denied: number; duplicates: number } {
+    const frozen = this.#frozen
+    const { allowed, denied, sessions } = this.#pending
     return {
-      allowed: this.#pending.allowed + (this.#frozen?.allowedRequests ?? 0),
-      denied: this.#pending.denied + (this.#frozen?.deniedRequests ?? 0),
+      allowed: allowed + sessions.allowed + (frozen ? frozen.allowedRequests + frozen.sessions.allowed : 0),
+      denied: denied + sessions.denied + (frozen ? frozen.deniedRequests + frozen.sessions.denied : 0),
+      duplicates: sessions.repeated + (frozen?.sessions.repeated ?? 0),
     }
   }
 
@@ -147,7 +192,14 @@ export class Tracker {
   }
 
   #nothing(): Pending {
-    return { ids: this.#noIds(), hasNewIds: false, allowed: 0, denied: 0, since: undefined }
+    return {
+      ids: this.#noIds(),
+      hasNewIds: false,
+      allowed: 0,
+      denied: 0,
+      sessions: new Sessions(),
+      since: undefined,
+    }
   }
 }
 
@@ -160,5 +212,6 @@ interface Pending {
   hasNewIds: boolean
   allowed: number
   denied: number
+  readonly sessions: Sessions
   since: number | undefined
 }

@@ -4,6 +4,7 @@ import { sql } from 'drizzle-orm'
 import {
   bigint,
   bit,
+  boolean,
   check,
   customType,
   index,
@@ -22,6 +23,7 @@ const SKETCH_BITS = 196_608
 /** Null in rows of a version without sketches: they count with their plain counts. */
 const sketch = () => bit({ dimensions: SKETCH_BITS })
 const bytea = customType<{ data: Uint8Array }>({ dataType: () => 'bytea' })
+const int8multirange = customType<{ data: string }>({ dataType: () => 'int8multirange' })
 export const TRIGGERS = ['manual', 'schedule'] as const
 export const DELIVERY_STATES = ['pending', 'delivered', 'dead'] as const
 const inList = (values: readonly string[]) => sql.raw(values.map((value) => `'${value}'`).join(', '))
@@ -36,6 +38,10 @@ export const boundaryUsageStats = pgTable('boundary_usage_stats', {
   unique_users_count: count(),
   allowed_requests: count(),
   denied_requests: count(),
+  duplicate_requests: count().default(0),
+  /** The numbers of closed holes that no snapshot had reported. */
+  missing_requests: count().default(0),
+  recovered_requests: count().default(0),
   /** The flush that inserted the row, which tells its replica that a snapshot has begun a new period. */
   first_flush_seq: count(),
   workspaces_sketch: sketch(),
@@ -52,7 +58,36 @@ export const boundaryUsageReplicas = pgTable('boundary_usage_replicas', {
   started_at: time().notNull(),
   last_flush_seq: count(),
   last_flush_at: time(),
+  /** False for a version without a ledger: which numbers it counted is not known. */
+  has_ledger: boolean().notNull().default(false),
 })
+
+/** The ledger: which numbers of each session have been counted. */
+export const boundaryUsageSessions = pgTable(
+  'boundary_usage_sessions',
+  {
+    /** A keyed hash of workspace and session. */
+    session_key: uuid().primaryKey(),
+    /** The numbers that arrived, and those of closed holes. Stored uncompressed: compressing takes most of a flush. */
+    received: int8multirange().notNull(),
+    /** No number below it is ever reported missing. */
+    counted_from: count().default(0),
+    /** Snapshots have reported what was missing below it, but for `untold`. */
+    told_to: count().default(0),
+    /** Numbers below `told_to` that did not arrive and were not reported: below `counted_from`, or of jumps. */
+    untold: int8multirange().notNull().default('{}'),
+    /** Whether there are holes that no snapshot has examined. */
+    has_new_holes: boolean().notNull().default(true),
+    /** What the last flush added to the usage row. */
+    added_allowed: count().default(0),
+    added_denied: count().default(0),
+    added_missing: count().default(0),
+    added_recovered: count().default(0),
+    /** To within a minute, so that most updates leave the index alone. */
+    last_seen_at: time().notNull(),
+  },
+  (table) => [index('boundary_usage_sessions_seen_idx').on(table.has_new_holes, table.last_seen_at)],
+)
 
 /** One row per snapshot. `period_end` strictly increases: it is unique and orders the history. */
 export const telemetrySnapshots = pgTable(
@@ -71,6 +106,9 @@ export const telemetrySnapshots = pgTable(
     unique_users_summed: count(),
     allowed_requests: count(),
     denied_requests: count(),
+    duplicate_requests: count().default(0),
+    missing_requests: count().default(0),
+    recovered_requests: count().default(0),
     workspaces_sketch: sketch(),
     users_sketch: sketch(),
     /** Null if there was no sink when the snapshot was taken. */

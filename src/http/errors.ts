@@ -85,6 +85,11 @@ export const RangeTooExpensive = createError(
   'the range contains too many snapshots to be read within 10 seconds: request a shorter range',
   400,
 )
+export const TooManySessions = createError(
+  'TOO_MANY_SESSIONS',
+  'this replica holds as many sequence numbers as one flush can write: retry later',
+  503,
+)
 export const OutcomeUnknown = createError(
   'OUTCOME_UNKNOWN',
   'not committed in time: the batch will be counted once the database is available, so a retry may count it twice',

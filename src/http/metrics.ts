@@ -101,6 +101,11 @@ function createMetrics() {
       'result',
       ['applied', 'duplicate', 'failed'],
     ),
+    duplicates: new Counter({
+      registers,
+      name: 'boundary_usage_duplicate_logs_total',
+      help: 'Logs of sessions that arrived again and were not counted again.',
+    }),
     flushDuration: new Histogram({
       registers,
       name: 'boundary_usage_flush_duration_seconds',

@@ -109,7 +109,7 @@ export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config; timing: T
     handler: (request, reply) => {
       const received = request.body as ReceivedBatch | undefined
       if (received === undefined) throw new InvalidBody('the body must be an object')
-      const { allowed, denied, skipped } = received.batch
+      const { allowed, denied, skipped, sessionId, numbers } = received.batch
       const ids = identify(request.identity, received.given)
       const accept = () => {
         counted.allow += allowed
@@ -117,8 +117,12 @@ export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config; timing: T
         counted.skipped += skipped
         reply.code(202).send({ allowed, denied, skipped })
       }
+      const session = sessionId !== undefined && numbers ? { id: sessionId, numbers } : undefined
+      // The number of a skipped log counts as received.
       const committed =
-        allowed + denied > 0 ? counting.count(ids.workspaceId, ids.ownerId, allowed, denied) : undefined
+        allowed + denied + (session ? skipped : 0) > 0
+          ? counting.count(ids.workspaceId, ids.ownerId, allowed, denied, session)
+          : undefined
       if (committed === undefined) return void accept()
       return committed.then(() => {
         accept()

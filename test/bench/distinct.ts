@@ -5,6 +5,7 @@ import { performance } from 'node:perf_hooks'
 import { sql as dsql } from 'drizzle-orm'
 import postgres from 'postgres'
 import { applyFlush } from '../../src/counting/flush.js'
+import { sessionHash } from '../../src/counting/sessions.js'
 import { Sketch, sketchHash } from '../../src/counting/sketch.js'
 import { Tracker } from '../../src/counting/tracker.js'
 import { connectDatabase, type Db } from '../../src/database/client.js'
@@ -14,7 +15,9 @@ import { previewSnapshot, takeSnapshot } from '../../src/snapshots/snapshot.js'
 import { startPostgres } from '../helpers/postgres.js'
 import { median, ratio, runParts } from './harness.js'
 
-const hash = sketchHash(Buffer.alloc(32, 3))
+const key = Buffer.alloc(32, 3)
+const hash = sketchHash(key)
+const keyOf = sessionHash(key)
 const server = await startPostgres({ fsync: 'on', full_page_writes: 'on' })
 const database = connectDatabase({ target: { url: server.url }, poolMax: 2 })
 const sql = postgres(server.url, { max: 1, onnotice: () => {} })
@@ -29,7 +32,7 @@ try {
 
 function newTracker(limit = 100_000): Tracker {
   const tracker = new Tracker(limit)
-  tracker.useHash(hash)
+  tracker.useHash(hash, keyOf)
   return tracker
 }
 

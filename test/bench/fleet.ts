@@ -3,11 +3,14 @@
 import { randomUUID } from 'node:crypto'
 import { DistinctIds } from '../../src/counting/distinct-ids.js'
 import { applyFlush } from '../../src/counting/flush.js'
+import { Sessions, sessionHash } from '../../src/counting/sessions.js'
 import { sketchHash } from '../../src/counting/sketch.js'
 import type { Database } from '../../src/database/client.js'
 import { takeSnapshot } from '../../src/snapshots/snapshot.js'
 
-const hash = sketchHash(Buffer.alloc(32, 3))
+const key = Buffer.alloc(32, 3)
+const hash = sketchHash(key)
+const keyOf = sessionHash(key)
 
 /** How many ids of each kind a replica has in its sketches. */
 const IDS = 1_000
@@ -44,6 +47,8 @@ export async function flush(database: Database, member: Member, carries: Carries
     periodUsers: IDS,
     allowedRequests: 90,
     deniedRequests: 10,
+    sessions: new Sessions(),
+    keyOf,
     since: 0,
   }
   const replica = { replicaId: member.replicaId, name: 'bench', version: '0' }

@@ -25,7 +25,7 @@ function setup() {
       new Promise((resolve, reject) => {
         calls.push({
           flush,
-          respond: (outcome) => resolve({ result: 'applied', newPeriod: false, ...outcome }),
+          respond: (outcome) => resolve({ result: 'applied', newPeriod: false, duplicates: 0, ...outcome }),
           fail: () => reject(new Error('connection lost')),
         })
         for (const watcher of watchers.splice(0)) watcher()
@@ -64,7 +64,7 @@ t.test('one flush runs at a time, and all waiters in the meantime share the next
   t.equal(next.flush.allowedRequests, 6)
   next.respond()
   await second
-  t.strictSame(tracker.unflushed, { allowed: 0, denied: 0 })
+  t.strictSame(tracker.unflushed, { allowed: 0, denied: 0, duplicates: 0 })
 })
 
 t.test('a failed flush is attempted again unchanged, then follows what arrived since', async (t) => {
@@ -119,7 +119,7 @@ t.test('a drain retries until everything is flushed', async (t) => {
   ;(await call(1)).fail()
   ;(await call(2)).respond()
   await draining
-  t.strictSame(tracker.unflushed, { allowed: 0, denied: 0 })
+  t.strictSame(tracker.unflushed, { allowed: 0, denied: 0, duplicates: 0 })
 })
 
 t.test('a drain without a response rejects at its deadline', async (t) => {
@@ -155,7 +155,7 @@ t.test('the next flush is sent before the waiters of the previous one resolve', 
     apply: ({ flushSeq }) =>
       new Promise((resolve) => {
         setImmediate(() => order.push(`sent ${flushSeq}`)) // like postgres.js
-        responses.push(() => resolve({ result: 'applied', newPeriod: false }))
+        responses.push(() => resolve({ result: 'applied', newPeriod: false, duplicates: 0 }))
       }),
   })
   const end = new AbortController()

@@ -2,7 +2,7 @@
 
 import t from 'tap'
 import { Tracker } from '../../src/counting/tracker.js'
-import { hash, newTracker } from '../helpers/tracker.js'
+import { hash, keyOf, newTracker } from '../helpers/tracker.js'
 
 function setup() {
   const clock = { now: 1_000 }
@@ -149,7 +149,7 @@ t.test('ids tracked before the key was known give the same sketch as those track
     tracker.nextFlush()
     track(tracker, 10, 40)
   }
-  early.useHash(hash)
+  early.useHash(hash, keyOf)
   for (const newPeriod of [true, false]) {
     const [a, b] = [early.nextFlush(), late.nextFlush()]
     for (const kind of ['workspaces', 'users'] as const) {
@@ -167,7 +167,7 @@ t.test('without a key the tracker is full at the limit, and accepts more once it
   t.equal(tracker.isFull, false)
   tracker.track('c', 'o', 1, 0)
   t.equal(tracker.isFull, true)
-  tracker.useHash(hash)
+  tracker.useHash(hash, keyOf)
   t.equal(tracker.isFull, false)
   tracker.track('d', 'o', 1, 0)
   t.equal(tracker.tracked.workspaces, 4)

@@ -1,0 +1,228 @@
+// The numbers that arrived from sessions since the last flush, as runs: a number that arrives again takes no memory.
+
+import { createHmac, createSecretKey } from 'node:crypto'
+
+/** Ascending, disjoint, non-adjacent runs of numbers, flat: [first, end, first, end …), end exclusive. */
+export type Runs = readonly number[]
+
+/** The numbers of one batch by decision. No number is in it twice. */
+export interface Numbers {
+  readonly allowed: Runs
+  readonly denied: Runs
+  readonly skipped: Runs
+}
+
+export const DECISIONS = ['allowed', 'denied', 'skipped'] as const
+export type Decision = (typeof DECISIONS)[number]
+
+/**
+ * The first 16 bytes of an HMAC-SHA-256 under the deployment's key, as a UUID. The workspace is part of the key, so that
+ * nobody can add to the sessions of another workspace. Ids are in canonical form.
+ */
+export type SessionHash = (workspaceId: string, sessionId: string) => string
+
+export function sessionHash(key: Uint8Array): SessionHash {
+  const secret = createSecretKey(key)
+  return (workspaceId, sessionId) => {
+    const hex = createHmac('sha256', secret).update(`${workspaceId} ${sessionId}`, 'latin1').digest('hex')
+    return [
+      [0, 8],
+      [8, 12],
+      [12, 16],
+      [16, 20],
+      [20, 32],
+    ]
+      .map(([from, to]) => hex.slice(from, to))
+      .join('-')
+  }
+}
+
+/**
+ * At 250 runs of one session a flush is due: from there on merging a batch takes longer than reading it, and the
+ * ledger keeps 5,000 holes per session, to which a flush should add few.
+ */
+const SOFT_SESSION_RUNS = 250
+/** At 20,000 runs a flush is due: one statement of 20,000 sessions takes the database some 0.3 s. */
+const SOFT_RUNS = 20_000
+/**
+ * Beyond 100,000 runs batches of sessions are refused. If every log is a duplicate, a statement of 100,000 sessions of
+ * one run takes the database some 2 s and one of 1,000 sessions of 100 runs 0.5 s: less than half of statement_timeout.
+ */
+const HARD_RUNS = 100_000
+
+export class Sessions {
+  readonly #sessions = new Map<string, Session>()
+  #runs = 0
+  #mostRuns = 0
+  #allowed = 0
+  #denied = 0
+  #repeated = 0
+
+  /** Adds the numbers of a batch; those that arrived before keep their first decision. */
+  add(workspaceId: string, sessionId: string, numbers: Numbers): void {
+    const id = workspaceId + sessionId
+    let session = this.#sessions.get(id)
+    if (!session) {
+      session = new Session(workspaceId, sessionId)
+      this.#sessions.set(id, session)
+    }
+    const before = { runs: session.runs, allowed: session.allowed, denied: session.denied }
+    this.#repeated += session.add(numbers)
+    this.#runs += session.runs - before.runs
+    this.#allowed += session.allowed - before.allowed
+    this.#denied += session.denied - before.denied
+    if (session.runs > this.#mostRuns) this.#mostRuns = session.runs
+  }
+
+  [Symbol.iterator](): Iterator<Session> {
+    return this.#sessions.values()
+  }
+
+  get size(): number {
+    return this.#sessions.size
+  }
+
+  /** Allowed logs, each number once. */
+  get allowed(): number {
+    return this.#allowed
+  }
+
+  /** Denied logs, each number once. */
+  get denied(): number {
+    return this.#denied
+  }
+
+  /** Allowed and denied logs whose number had arrived before. */
+  get repeated(): number {
+    return this.#repeated
+  }
+
+  /** Whether a flush is due, so that neither merging batches nor the flush takes long. */
+  get isFlushDue(): boolean {
+    return this.#mostRuns >= SOFT_SESSION_RUNS || this.#runs >= SOFT_RUNS
+  }
+
+  /** Whether one flush could not carry more. */
+  get isFull(): boolean {
+    return this.#runs >= HARD_RUNS
+  }
+}
+
+/** The numbers of one session. */
+export class Session {
+  /**
+   * [first, end, decision, first, end, decision …): ascending and disjoint; adjacent runs differ in their decision, an
+   * index of DECISIONS.
+   */
+  #runs: number[] = []
+  readonly #counts: [allowed: number, denied: number, skipped: number] = [0, 0, 0]
+
+  readonly workspaceId: string
+  readonly sessionId: string
+
+  constructor(workspaceId: string, sessionId: string) {
+    this.workspaceId = workspaceId
+    this.sessionId = sessionId
+  }
+
+  get runs(): number {
+    return this.#runs.length / 3
+  }
+
+  get allowed(): number {
+    return this.#counts[0]
+  }
+
+  get denied(): number {
+    return this.#counts[1]
+  }
+
+  /** Adds numbers. Returns how many allowed and denied ones had arrived before. */
+  add(numbers: Numbers): number {
+    const arriving = tagged(numbers)
+    const [first] = arriving
+    if (first === undefined) return 0
+    let repeated = 0
+    if (first >= (this.#runs.at(-2) ?? 0)) {
+      for (let i = 0; i < arriving.length; i += 3)
+        this.#append(this.#runs, at(arriving, i), at(arriving, i + 1), at(arriving, i + 2))
+    } else repeated = this.#merge(arriving)
+    return repeated
+  }
+
+  /** The runs of one decision. */
+  of(decision: Decision): number[] {
+    const wanted = DECISIONS.indexOf(decision)
+    const runs: number[] = []
+    for (let i = 0; i < this.#runs.length; i += 3)
+      if (this.#runs[i + 2] === wanted) runs.push(at(this.#runs, i), at(this.#runs, i + 1))
+    return runs
+  }
+
+  /** Walks both lists in order: parts of an arriving run that lie in known runs repeat, the others are new. */
+  #merge(arriving: readonly number[]): number {
+    const known = this.#runs
+    const merged: number[] = []
+    this.#counts.fill(0)
+    let repeated = 0
+    let k = 0
+    const keep = () => {
+      this.#append(merged, at(known, k), at(known, k + 1), at(known, k + 2))
+      k += 3
+    }
+    for (let i = 0; i < arriving.length; i += 3) {
+      const end = at(arriving, i + 1)
+      const decision = at(arriving, i + 2)
+      let next = at(arriving, i)
+      while (next < end) {
+        while (k < known.length && at(known, k + 1) <= next) keep()
+        const isKnown = k < known.length && at(known, k) <= next
+        const stop = k < known.length ? Math.min(end, at(known, isKnown ? k + 1 : k)) : end
+        if (!isKnown) this.#append(merged, next, stop, decision)
+        else if (DECISIONS[decision] !== 'skipped') repeated += stop - next
+        next = stop
+      }
+    }
+    while (k < known.length) keep()
+    this.#runs = merged
+    return repeated
+  }
+
+  /** Appends a run that begins at or after the end of the last one, and counts it. */
+  #append(runs: number[], first: number, end: number, decision: number): void {
+    const last = runs.length - 1
+    if (runs[last] === decision && runs[last - 1] === first) runs[last - 1] = end
+    else runs.push(first, end, decision)
+    this.#counts[decision] = (this.#counts[decision] ?? 0) + end - first
+  }
+}
+
+/** One ascending list of the runs of all decisions, each followed by its decision's index. */
+function tagged(numbers: Numbers): number[] {
+  const { allowed, denied, skipped } = numbers
+  const lists = [allowed, denied, skipped]
+  const next = [0, 0, 0]
+  const runs: number[] = []
+  for (;;) {
+    let first = Infinity
+    let decision = -1
+    for (let d = 0; d < 3; d++) {
+      const candidate = lists[d]?.[next[d] ?? 0] ?? Infinity
+      if (candidate < first) {
+        first = candidate
+        decision = d
+      }
+    }
+    const list = lists[decision]
+    if (!list) return runs
+    const index = next[decision] ?? 0
+    runs.push(first, at(list, index + 1), decision)
+    next[decision] = index + 2
+  }
+}
+
+function at(list: readonly number[], index: number): number {
+  const value = list[index]
+  if (value === undefined) throw new RangeError(`no number at ${index}`)
+  return value
+}
