@@ -78,7 +78,7 @@ export async function buildApp(config: Config, options: AppOptions = {}): Promis
   await app.register(auth, { config })
   await app.register(database, { config, timing })
   await app.register(counting, { config, timing })
-  await app.register(snapshots, { config })
+  await app.register(snapshots, { config, timing })
   await app.register(delivery, { config })
 
   await app.register(openapi)

@@ -133,6 +133,12 @@ export const SettingsSchema = Type.Object({
     'Number of workspaces, and of users, up to which a replica counts exactly; beyond it, it estimates.',
   ),
   SNAPSHOT_RETENTION_DAYS: integer(400, 1, 36_500, 'Number of days for which snapshots are kept.'),
+  SESSION_RETENTION_DAYS: integer(
+    30,
+    20,
+    36_500,
+    "Number of days for which a session's numbers are remembered after its last log.",
+  ),
   SINK_URL: Type.Optional(
     text(
       'https://host/path or http://host/path, without a user name',

@@ -9,6 +9,10 @@ export interface Timing {
   commitDeadlineMs: number
   /** How late the event loop may be, twice in a row, before batches are rejected as overload. */
   maxEventLoopDelayMs: number
+  /** How long a session has been silent when its missing logs are reported: a retried log arrives within it. */
+  silenceMs: number
+  /** Time between two removals of sessions that are no longer remembered. */
+  sessionRetentionMs: number
 }
 
 export const TIMING: Timing = {
@@ -16,4 +20,6 @@ export const TIMING: Timing = {
   reconnectMs: 250,
   commitDeadlineMs: 10_000,
   maxEventLoopDelayMs: 1_000,
+  silenceMs: 600_000,
+  sessionRetentionMs: 600_000,
 }

@@ -4,13 +4,11 @@ import { eq, type SQL, sql } from 'drizzle-orm'
 import type { Executor } from '../database/client.js'
 import { boundaryUsageReplicas, boundaryUsageStats } from '../database/schema.js'
 import type { DistinctIds } from './distinct-ids.js'
-import { ledgerOf } from './ledger.js'
+import { ledgerOf, MAX_SUM } from './ledger.js'
 import { SKETCH_BITS } from './sketch.js'
 import type { Flush } from './tracker.js'
 
 const SKETCH = sql.raw(String(SKETCH_BITS))
-/** Sums of missing logs stop here, so that every reader of JSON can read them. */
-const MAX_SUM = sql.raw(`${Number.MAX_SAFE_INTEGER}::bigint`)
 
 /** The identity of this process. */
 export interface Replica {

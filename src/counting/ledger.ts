@@ -7,6 +7,8 @@ import type { Runs, SessionHash, Sessions } from './sessions.js'
 export const MAX_HOLES = 5_000
 /** A hole of more numbers is a jump: it is never reported missing. */
 export const MAX_HOLE_LENGTH = 1_000_000
+/** Sums of missing logs stop here, so that every reader of JSON can read them. */
+export const MAX_SUM = sql.raw(`${Number.MAX_SAFE_INTEGER}::bigint`)
 /** A session whose first number is at least this was forgotten, or is older than the ledger. */
 const FORGOTTEN_FROM = 1_000
 /** PostgreSQL stores a run as two bounds of 8 bytes: a smaller multirange has no more runs than the row may keep. */

@@ -160,17 +160,21 @@ export class Tracker {
   }
 
   /**
-   * Requests that, as far as this replica knows, are not in the database yet. The database may find that it has counted
-   * more of them than those that are known to be duplicates here.
+   * Requests that, as far as this replica knows, are not in the database yet, without those known to be duplicates. The
+   * database may find more duplicates among them.
    */
-  get unflushed(): { allowed: number; denied: number; duplicates: number } {
+  get unflushed(): { allowed: number; denied: number } {
     const frozen = this.#frozen
     const { allowed, denied, sessions } = this.#pending
     return {
       allowed: allowed + sessions.allowed + (frozen ? frozen.allowedRequests + frozen.sessions.allowed : 0),
       denied: denied + sessions.denied + (frozen ? frozen.deniedRequests + frozen.sessions.denied : 0),
-      duplicates: sessions.repeated + (frozen?.sessions.repeated ?? 0),
     }
+  }
+
+  /** Repeated logs that are not in the database's count of duplicates yet. */
+  get unflushedDuplicates(): number {
+    return this.#pending.sessions.repeated + (this.#frozen?.sessions.repeated ?? 0)
   }
 
   /** Age in milliseconds of the oldest log that is not in the database yet; 0 if there is none. */

@@ -1,6 +1,7 @@
 // Reads what is recorded: snapshots, usage over a range of time, and registered replicas.
 
 import { desc, eq, getTableColumns, lt, sql } from 'drizzle-orm'
+import { MAX_SUM } from '../counting/ledger.js'
 import type { Executor } from '../database/client.js'
 import { boundaryUsageReplicas, type DELIVERY_STATES, telemetrySnapshots } from '../database/schema.js'
 import { distinctCount, type Merged, mergeColumns, mergedJson } from './merge.js'
@@ -68,6 +69,9 @@ export interface Usage {
   unique_users: number
   allowed_requests: number
   denied_requests: number
+  duplicate_requests: number
+  missing_requests: number
+  recovered_requests: number
 }
 
 /** A part of the calendar: one hour, day, week or month. */
@@ -87,12 +91,15 @@ export interface UsageRange {
   by: Unit
 }
 
-interface UsageRow extends Record<string, unknown> {
+interface UsageRow {
   /** The interval's start in milliseconds since 1970; null in the row of the total. */
   start_ms: number | null
   snapshots: number
   allowed_requests: number
   denied_requests: number
+  duplicate_requests: number
+  missing_requests: number
+  recovered_requests: number
   workspaces: Merged
   users: Merged
 }
@@ -106,11 +113,14 @@ export async function readUsage(
   db: Executor,
   { from, to, by }: UsageRange,
 ): Promise<UsageRange & { total: Usage; buckets: IntervalUsage[] }> {
-  const rows = await db.execute<UsageRow>(sql`
+  const rows = await db.execute<UsageRow & Record<string, unknown>>(sql`
     with merged as (
       select interval_start, count(*)::int as snapshots,
         coalesce(sum(allowed_requests), 0) as allowed_requests,
         coalesce(sum(denied_requests), 0) as denied_requests,
+        coalesce(sum(duplicate_requests), 0) as duplicate_requests,
+        least(coalesce(sum(missing_requests), 0), ${MAX_SUM}) as missing_requests,
+        coalesce(sum(recovered_requests), 0) as recovered_requests,
         ${mergeColumns('workspaces', sql`unique_workspaces`, sql`workspaces_sketch`)},
         ${mergeColumns('users', sql`unique_users`, sql`users_sketch`)}
       from (
@@ -122,6 +132,7 @@ export async function readUsage(
     )
     select (extract(epoch from interval_start) * 1000)::float8 as start_ms, snapshots,
       allowed_requests::float8, denied_requests::float8,
+      duplicate_requests::float8, missing_requests::float8, recovered_requests::float8,
       ${mergedJson('workspaces')} as workspaces, ${mergedJson('users')} as users
     from merged`)
   const byStart = new Map(rows.map((row) => [row.start_ms, usageOf(row)]))
@@ -143,16 +154,13 @@ const NO_USAGE: Usage = {
   unique_users: 0,
   allowed_requests: 0,
   denied_requests: 0,
+  duplicate_requests: 0,
+  missing_requests: 0,
+  recovered_requests: 0,
 }
 
-function usageOf({ snapshots, workspaces, users, allowed_requests, denied_requests }: UsageRow): Usage {
-  return {
-    snapshots,
-    unique_workspaces: distinctCount(workspaces),
-    unique_users: distinctCount(users),
-    allowed_requests,
-    denied_requests,
-  }
+function usageOf({ start_ms: _, workspaces, users, ...sums }: UsageRow): Usage {
+  return { ...sums, unique_workspaces: distinctCount(workspaces), unique_users: distinctCount(users) }
 }
 
 /** The whole intervals that overlap the range, the first `max` of them. */

@@ -1,11 +1,13 @@
 // Takes snapshots on demand and on schedule, measures that, and prunes old rows.
 
 import fp from 'fastify-plugin'
+import { pause } from '../async.js'
 import type { Config } from '../config.js'
 import { NotFound } from '../http/errors.js'
 import { outageLog } from '../log.js'
+import type { Timing } from '../timing.js'
 import { findSnapshot, type RecordedSnapshot } from './history.js'
-import { pruneReplicas, pruneSnapshots } from './retention.js'
+import { pruneReplicas, pruneSessions, pruneSnapshots } from './retention.js'
 import { runSchedule } from './schedule.js'
 import {
   previewSnapshot,
@@ -30,8 +32,8 @@ declare module 'fastify' {
   }
 }
 
-export default fp<{ config: Config }>(
-  async (app, { config }) => {
+export default fp<{ config: Config; timing: Timing }>(
+  async (app, { config, timing }) => {
     const { metrics, counting, database, shutdown } = app
     const { replicaId } = counting.replica
     const listeners: (() => void)[] = []
@@ -40,6 +42,13 @@ export default fp<{ config: Config }>(
       'boundary_usage_snapshot_interval_seconds',
       'Time between two scheduled snapshots, as configured; 0 if there are none.',
       () => config.SNAPSHOT_INTERVAL_MS / 1000,
+    )
+
+    let missingLogs = 0
+    metrics.gauge(
+      'boundary_usage_missing_logs',
+      'Logs that the last snapshot reported as missing; 0 on replicas that did not take it.',
+      () => missingLogs,
     )
 
     async function take(trigger: Trigger): Promise<SnapshotOutcome> {
@@ -51,13 +60,16 @@ export default fp<{ config: Config }>(
             trigger,
             reportedBy: replicaId,
             intervalMs: config.SNAPSHOT_INTERVAL_MS,
+            silenceMs: timing.silenceMs,
             deliver: config.SINK_URL !== undefined,
           }),
         )
         metrics.snapshots.inc({ trigger, result: outcome.result })
+        if (outcome.result === 'not_due') missingLogs = 0
         if (outcome.result === 'taken') {
           metrics.snapshotDuration.observe((performance.now() - start) / 1000)
           metrics.snapshotLastSuccess.set(outcome.snapshot.taken_at.getTime() / 1000)
+          missingLogs = outcome.snapshot.missing_requests
           app.log.info({ snapshot: outcome.snapshot }, 'snapshot taken')
           for (const listener of listeners) listener()
           void prune()
@@ -80,10 +92,24 @@ export default fp<{ config: Config }>(
       }
     }
 
+    /** Every replica does this: they skip the rows that another one is removing. */
+    async function forgetSessions(): Promise<void> {
+      const days = config.SESSION_RETENTION_DAYS
+      while (!shutdown.signal.aborted) {
+        await pause(timing.sessionRetentionMs, { signal: shutdown.signal, ref: false })
+        try {
+          while (!shutdown.signal.aborted && (await database.run((db) => pruneSessions(db, days))));
+        } catch (err) {
+          if (database.up) app.log.error({ err }, 'old sessions were not removed: the next attempt follows')
+        }
+      }
+    }
+    database.prepared.then(forgetSessions, () => {}) // reported by database.prepared
+
     app.decorate('snapshots', {
       async preview() {
         await counting.flush()
-        return database.run((db) => previewSnapshot(db, replicaId))
+        return database.run((db) => previewSnapshot(db, replicaId, timing.silenceMs))
       },
       take,
       onTaken: (listener) => void listeners.push(listener),

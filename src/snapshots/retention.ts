@@ -31,3 +31,19 @@ export async function pruneReplicas(db: Executor): Promise<boolean> {
     returning 1`)
   return rows.length === STEP_ROWS
 }
+
+/**
+ * Forgets up to STEP_ROWS sessions silent for `days`; true if there may be more. A session whose holes were not reported
+ * is kept. Rows are locked first, and those that a flush holds are skipped: a plain DELETE waits for the flush, and then
+ * removes the row that it has updated.
+ */
+export async function pruneSessions(db: Executor, days: number): Promise<boolean> {
+  const rows = await db.execute(sql`
+    delete from boundary_usage_sessions where session_key in (
+      select session_key from boundary_usage_sessions
+      where not has_new_holes and last_seen_at < now() - ${days} * interval '1 day'
+      order by last_seen_at limit ${STEP_ROWS}
+      for update skip locked)
+    returning 1`)
+  return rows.length === STEP_ROWS
+}

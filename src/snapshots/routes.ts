@@ -249,6 +249,9 @@ function toCsv(intervals: IntervalUsage[]): string {
     'unique_users',
     'allowed_requests',
     'denied_requests',
+    'duplicate_requests',
+    'missing_requests',
+    'recovered_requests',
   ] as const
   const text = (value: Date | number) => (value instanceof Date ? value.toISOString() : String(value))
   const lines = intervals.map((interval) => names.map((name) => text(interval[name])).join(','))

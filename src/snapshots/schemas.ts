@@ -10,6 +10,15 @@ export const MAX_SNAPSHOTS = 1_000
 /** The maximum number of buckets of a range. */
 export const MAX_BUCKETS = 10_000
 
+/** The figures of sessions, in snapshots and in ranges of them. */
+const sessionCounts = {
+  duplicate_requests: count('Logs of sessions that arrived again; not counted again.'),
+  missing_requests: count(
+    'Logs first reported as missing: numbers that a session skipped and that did not arrive.',
+  ),
+  recovered_requests: count('Logs that an earlier period reported as missing and that arrived after all.'),
+}
+
 export const SnapshotSchema = Type.Object(
   {
     id: id('Identifies the snapshot.'),
@@ -26,6 +35,7 @@ export const SnapshotSchema = Type.Object(
     unique_users_summed: count("Sum of the replicas' own distinct counts."),
     allowed_requests: count('Allowed requests.'),
     denied_requests: count('Denied requests.'),
+    ...sessionCounts,
   },
   { $id: 'Snapshot', title: 'Snapshot' },
 )
@@ -82,6 +92,7 @@ const usage = {
   unique_users: count('Distinct users; one who is in several snapshots counts once.'),
   allowed_requests: count('Allowed requests.'),
   denied_requests: count('Denied requests.'),
+  ...sessionCounts,
 }
 
 export const UsageSchema = Type.Object(

@@ -2,10 +2,13 @@
 
 import { randomUUID } from 'node:crypto'
 import { desc, eq, type SQL, sql } from 'drizzle-orm'
+import { MAX_SUM } from '../counting/ledger.js'
 import type { Db, Executor } from '../database/client.js'
 import { locks } from '../database/locks.js'
 import { boundaryUsageReplicas, boundaryUsageStats, telemetrySnapshots } from '../database/schema.js'
+import { TIMING } from '../timing.js'
 import { distinctCount, type Merged, mergeColumns, mergedJson } from './merge.js'
+import { countMissing, reportMissing } from './missing.js'
 
 const t = telemetrySnapshots
 /** The columns of a snapshot, without its sketches, which are large, and its delivery. */
@@ -23,6 +26,9 @@ export const snapshotColumns = {
   unique_users_summed: t.unique_users_summed,
   allowed_requests: t.allowed_requests,
   denied_requests: t.denied_requests,
+  duplicate_requests: t.duplicate_requests,
+  missing_requests: t.missing_requests,
+  recovered_requests: t.recovered_requests,
 }
 
 type SnapshotRow = Pick<typeof telemetrySnapshots.$inferSelect, keyof typeof snapshotColumns>
@@ -48,6 +54,8 @@ export interface SnapshotRequest {
   reportedBy: string
   /** A scheduled period ends at the last multiple of this many milliseconds since 1970. */
   intervalMs?: number
+  /** How long a session has been silent when its missing logs are reported. */
+  silenceMs?: number
   /** Whether to deliver the snapshot to a sink. */
   deliver?: boolean
 }
@@ -77,7 +85,7 @@ export async function takeSnapshot(db: Db, request: SnapshotRequest): Promise<Sn
     }
 
     const id = randomUUID()
-    const [merged] = await tx.execute<MergedRow>(sql`
+    const [merged] = await tx.execute<MergedRow & Record<string, unknown>>(sql`
       with taken as (
         delete from ${boundaryUsageStats} returning *
       ), merged as (
@@ -86,11 +94,13 @@ export async function takeSnapshot(db: Db, request: SnapshotRequest): Promise<Sn
         insert into telemetry_snapshots
           (id, trigger, reported_by, replicas, period_start, period_end, taken_at,
            unique_workspaces, unique_users, unique_workspaces_summed, unique_users_summed,
-           allowed_requests, denied_requests, workspaces_sketch, users_sketch, delivery_state, delivery_due_at)
+           allowed_requests, denied_requests, duplicate_requests, missing_requests, recovered_requests,
+           workspaces_sketch, users_sketch, delivery_state, delivery_due_at)
         select ${id}::uuid, ${request.trigger}, ${request.reportedBy}::uuid, replicas,
           ${periodStart.toISOString()}::timestamptz, ${periodEnd.toISOString()}::timestamptz,
           ${now.toISOString()}::timestamptz, 0, 0, workspaces_summed, users_summed,
-          allowed_requests, denied_requests, workspaces_sketch, users_sketch,
+          allowed_requests, denied_requests, duplicate_requests, missing_requests, recovered_requests,
+          workspaces_sketch, users_sketch,
           case when ${request.deliver === true} then 'pending' end,
           case when ${request.deliver === true} then now() end
         from merged
@@ -98,9 +108,14 @@ export async function takeSnapshot(db: Db, request: SnapshotRequest): Promise<Sn
       ${selectMerged}`)
     // The estimates are computed here, from a few numbers: the sketches stay in the database.
     const counts = countsOf(merged)
+    const missing = await reportMissing(tx, request.silenceMs ?? TIMING.silenceMs)
     const [row] = await tx
       .update(telemetrySnapshots)
-      .set({ unique_workspaces: counts.unique_workspaces, unique_users: counts.unique_users })
+      .set({
+        unique_workspaces: counts.unique_workspaces,
+        unique_users: counts.unique_users,
+        missing_requests: addMissing(counts.missing_requests, missing),
+      })
       .where(eq(telemetrySnapshots.id, id))
       .returning(snapshotColumns)
     if (!row) throw new Error('the snapshot that was inserted is not there')
@@ -109,13 +124,19 @@ export async function takeSnapshot(db: Db, request: SnapshotRequest): Promise<Sn
 }
 
 /** The current period, as a snapshot would record it now. Reads only, from one consistent state. */
-export async function previewSnapshot(db: Db, reportedBy: string): Promise<SnapshotPreview> {
+export async function previewSnapshot(
+  db: Db,
+  reportedBy: string,
+  silenceMs = TIMING.silenceMs,
+): Promise<SnapshotPreview> {
   return db.transaction(
     async (tx) => {
       const { now, periodStart } = await readPeriod(tx)
-      const [merged] = await tx.execute<MergedRow>(
+      const [merged] = await tx.execute<MergedRow & Record<string, unknown>>(
         sql`with merged as (${mergeOf(sql`${boundaryUsageStats}`)}) ${selectMerged}`,
       )
+      const counts = countsOf(merged)
+      const missing = await countMissing(tx, silenceMs)
       return withDuration({
         id: null,
         trigger: 'manual' as const,
@@ -123,7 +144,8 @@ export async function previewSnapshot(db: Db, reportedBy: string): Promise<Snaps
         period_start: periodStart,
         period_end: now > periodStart ? now : periodStart,
         taken_at: now,
-        ...countsOf(merged),
+        ...counts,
+        missing_requests: addMissing(counts.missing_requests, missing),
       })
     },
     { isolationLevel: 'repeatable read', accessMode: 'read only' },
@@ -166,10 +188,13 @@ async function readPeriod(db: Executor): Promise<{ now: Date; periodStart: Date 
   return { now: new Date(row.now_ms), periodStart: new Date(row.start_ms) }
 }
 
-interface MergedRow extends Record<string, unknown> {
+interface MergedRow {
   replicas: number
   allowed_requests: number
   denied_requests: number
+  duplicate_requests: number
+  missing_requests: number
+  recovered_requests: number
   workspaces: Merged
   users: Merged
 }
@@ -179,6 +204,9 @@ const mergeOf = (rows: SQL) => sql`
   select count(*)::int as replicas,
     coalesce(sum(allowed_requests), 0)::bigint as allowed_requests,
     coalesce(sum(denied_requests), 0)::bigint as denied_requests,
+    coalesce(sum(duplicate_requests), 0)::bigint as duplicate_requests,
+    least(coalesce(sum(missing_requests), 0), ${MAX_SUM})::bigint as missing_requests,
+    coalesce(sum(recovered_requests), 0)::bigint as recovered_requests,
     ${mergeColumns('workspaces', sql`unique_workspaces_count`, sql`workspaces_sketch`)},
     ${mergeColumns('users', sql`unique_users_count`, sql`users_sketch`)}
   from ${rows}`
@@ -186,19 +214,23 @@ const mergeOf = (rows: SQL) => sql`
 /** All columns of mergeOf() but the sketches, which stay in the database. */
 const selectMerged = sql`
   select replicas, allowed_requests::float8, denied_requests::float8,
+    duplicate_requests::float8, missing_requests::float8, recovered_requests::float8,
     ${mergedJson('workspaces')} as workspaces, ${mergedJson('users')} as users
   from merged`
 
 function countsOf(merged: MergedRow | undefined) {
   if (!merged) throw new Error('an aggregate without GROUP BY returned no row')
-  const { replicas, allowed_requests, denied_requests, workspaces, users } = merged
+  const { workspaces, users, ...sums } = merged
   return {
-    replicas,
+    ...sums,
     unique_workspaces: distinctCount(workspaces),
     unique_users: distinctCount(users),
     unique_workspaces_summed: workspaces.summed,
     unique_users_summed: users.summed,
-    allowed_requests,
-    denied_requests,
   }
+}
+
+/** What closed holes and silent sessions are missing. */
+function addMissing(closed: number, silent: number): number {
+  return Math.min(closed + silent, Number.MAX_SAFE_INTEGER)
 }

@@ -2,53 +2,12 @@
 
 import { randomUUID } from 'node:crypto'
 import fc from 'fast-check'
-import type postgres from 'postgres'
 import t from 'tap'
-import { applyFlush } from '../../src/counting/flush.js'
-import { DECISIONS, type Decision, type Numbers } from '../../src/counting/sessions.js'
-import type { Database } from '../../src/database/client.js'
+import { DECISIONS, type Decision } from '../../src/counting/sessions.js'
 import { testDatabase } from '../helpers/database.js'
+import { newReplica, sessionOf, sums } from '../helpers/ledger.js'
 import { batchOf } from '../helpers/numbers.js'
-import { keyOf, newTracker } from '../helpers/tracker.js'
-
-/** A replica without a process: a tracker, and flushes when the test says so. */
-function newReplica(database: Database) {
-  const replica = { replicaId: randomUUID(), name: 'test', version: '0.0.0' }
-  const tracker = newTracker()
-  return {
-    replicaId: replica.replicaId,
-    track(session: string, { allowed = [], denied = [], skipped = [] }: Partial<Numbers>, user = 'o') {
-      const count = (runs: readonly number[]) =>
-        runs.reduce((sum, bound, index) => (index % 2 === 0 ? sum - bound : sum + bound), 0)
-      const numbers = { allowed, denied, skipped }
-      tracker.track('w', user, count(allowed), count(denied), { id: session, numbers })
-    },
-    async flush() {
-      const flush = tracker.nextFlush()
-      if (!flush) throw new Error('nothing to flush')
-      const outcome = await database.run((db) => applyFlush(db, replica, flush))
-      tracker.settle(flush, outcome.newPeriod)
-      return { ...outcome, form: flush.hasNewIds ? 'full' : 'lean' }
-    },
-  }
-}
-
-/** The sums of all usage rows. */
-async function sums(sql: postgres.Sql) {
-  const [row] = await sql`
-    select sum(allowed_requests)::int as allowed, sum(denied_requests)::int as denied,
-      sum(duplicate_requests)::int as duplicates, sum(missing_requests)::float8 as missing,
-      sum(recovered_requests)::int as recovered
-    from boundary_usage_stats`
-  return { ...row }
-}
-
-async function sessionOf(sql: postgres.Sql, session: string) {
-  const [row] = await sql`
-    select received::text, counted_from::float8, told_to::float8 from boundary_usage_sessions
-    where session_key = ${keyOf('w', session)}`
-  return row && { ...row }
-}
+import { keyOf } from '../helpers/tracker.js'
 
 t.test('a number counts once, for the decision that arrived first, in both forms', async (t) => {
   const { database, sql } = await testDatabase(t)

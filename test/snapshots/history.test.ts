@@ -117,6 +117,7 @@ t.test('the route answers JSON or CSV, with defaults, and says what is wrong wit
   const { url, sql } = await testDatabase(t)
   const replica: Replica = await startReplica(t, url)
   await recordSnapshot(sql, '2026-03-01T10:00:00Z', ['a', 'b'])
+  await sql`update telemetry_snapshots set duplicate_requests = 3, missing_requests = 2, recovered_requests = 4`
   const query = 'from=2026-03-01T00:00:00Z&to=2026-03-03T00:00:00Z'
   const answer = await replica.get(`/telemetry/usage?${query}`)
   const counts = {
@@ -125,6 +126,9 @@ t.test('the route answers JSON or CSV, with defaults, and says what is wrong wit
     unique_users: 2,
     allowed_requests: 10,
     denied_requests: 1,
+    duplicate_requests: 3,
+    missing_requests: 2,
+    recovered_requests: 4,
   }
   const none = {
     snapshots: 0,
@@ -132,6 +136,9 @@ t.test('the route answers JSON or CSV, with defaults, and says what is wrong wit
     unique_users: 0,
     allowed_requests: 0,
     denied_requests: 0,
+    duplicate_requests: 0,
+    missing_requests: 0,
+    recovered_requests: 0,
   }
   t.strictSame(await answer.json(), {
     from: '2026-03-01T00:00:00.000Z',
@@ -149,9 +156,10 @@ t.test('the route answers JSON or CSV, with defaults, and says what is wrong wit
   t.equal(
     await csv.text(),
     [
-      'start,end,snapshots,unique_workspaces,unique_users,allowed_requests,denied_requests',
-      '2026-03-01T00:00:00.000Z,2026-03-02T00:00:00.000Z,1,2,2,10,1',
-      '2026-03-02T00:00:00.000Z,2026-03-03T00:00:00.000Z,0,0,0,0,0',
+      'start,end,snapshots,unique_workspaces,unique_users,allowed_requests,denied_requests,' +
+        'duplicate_requests,missing_requests,recovered_requests',
+      '2026-03-01T00:00:00.000Z,2026-03-02T00:00:00.000Z,1,2,2,10,1,3,2,4',
+      '2026-03-02T00:00:00.000Z,2026-03-03T00:00:00.000Z,0,0,0,0,0,0,0,0',
       '',
     ].join('\r\n'),
   )

@@ -1,10 +1,14 @@
-// Retention: what is old goes, in small steps; usage never does.
+// Retention removes old rows in small steps, and never removes usage.
 
 import { randomUUID } from 'node:crypto'
 import t from 'tap'
-import { pruneReplicas, pruneSnapshots } from '../../src/snapshots/retention.js'
+import { pruneReplicas, pruneSessions, pruneSnapshots } from '../../src/snapshots/retention.js'
+import { takeSnapshot } from '../../src/snapshots/snapshot.js'
 import { testDatabase } from '../helpers/database.js'
+import { newReplica, sessionOf } from '../helpers/ledger.js'
 import { startReplica } from '../helpers/replica.js'
+import { keyOf } from '../helpers/tracker.js'
+import { until } from '../helpers/until.js'
 
 t.test('snapshots older than the retention go, a hundred at a time', async (t) => {
   const { database, sql } = await testDatabase(t)
@@ -52,4 +56,60 @@ t.test('the replica that takes a snapshot prunes', async (t) => {
   for (let left = 2; left !== 1; )
     left = (await sql`select count(*)::int as n from telemetry_snapshots`)[0]?.n
   t.pass('one is left')
+})
+
+t.test('sessions are forgotten when they are old and their holes were reported', async (t) => {
+  const { database, sql } = await testDatabase(t)
+  const age = async (session: string, days: number) =>
+    sql`update boundary_usage_sessions set last_seen_at = now() - ${days} * interval '1 day'
+      where session_key = ${keyOf('w', session)}`
+  const replica = newReplica(database)
+  for (const session of ['whole', 'recent', 'held']) replica.track(session, { allowed: [0, 3] })
+  replica.track('with holes', { allowed: [0, 1, 2, 3] })
+  await replica.flush()
+  for (const session of ['whole', 'held', 'with holes']) await age(session, 31)
+  await age('recent', 29)
+  const left = async () => {
+    const found = []
+    for (const session of ['whole', 'recent', 'held', 'with holes'])
+      if (await sessionOf(sql, session)) found.push(session)
+    return found
+  }
+  await sql.begin(async (tx) => {
+    await tx`select 1 from boundary_usage_sessions where session_key = ${keyOf('w', 'held')} for update`
+    t.equal(await database.run((db) => pruneSessions(db, 30)), false)
+  })
+  t.strictSame(await left(), ['recent', 'held', 'with holes'])
+  await database.run((db) => takeSnapshot(db, { trigger: 'manual', reportedBy: randomUUID() }))
+  await database.run((db) => pruneSessions(db, 30))
+  t.strictSame(await left(), ['recent'])
+
+  replica.track('whole', { allowed: [0, 3] })
+  t.equal((await replica.flush()).duplicates, 0, 'a log sent again later counts again')
+})
+
+t.test('a session that a flush has just updated is not forgotten', async (t) => {
+  const { database, sql } = await testDatabase(t)
+  const replica = newReplica(database)
+  replica.track('s', { allowed: [0, 3] })
+  await replica.flush()
+  await sql`update boundary_usage_sessions set last_seen_at = now() - interval '31 days'`
+  let forgetting: Promise<boolean> | undefined
+  await sql.begin(async (tx) => {
+    await tx`update boundary_usage_sessions set last_seen_at = now()`
+    forgetting = database.run((db) => pruneSessions(db, 30))
+    await forgetting
+  })
+  t.equal(await forgetting, false)
+  t.equal((await sql`select 1 from boundary_usage_sessions`).length, 1)
+})
+
+t.test('every replica forgets old sessions from time to time', async (t) => {
+  const { url, sql } = await testDatabase(t)
+  await sql`insert into boundary_usage_sessions (session_key, received, has_new_holes, last_seen_at)
+    select gen_random_uuid(), '{[0,1)}', false, now() - n * interval '1 day' from generate_series(1, 250) as n`
+  await startReplica(t, url, { SESSION_RETENTION_DAYS: '20' }, { sessionRetentionMs: 10 })
+  await until(async () => (await sql`select 1 from boundary_usage_sessions`).length === 19, {
+    what: 'the removal of old sessions',
+  })
 })
