@@ -37,11 +37,10 @@ export async function testDatabase(
   const database = connectDatabase({ target: { url }, poolMax: 4 })
   t.teardown(async () => {
     await database.close()
-    if (!altered) {
-      await empty(sql)
-      idle.push(name)
-    }
     await sql.end({ timeout: 1 })
+    if (altered) return
+    await empty(url)
+    idle.push(name)
   })
   return { url, sql, database }
 }
@@ -62,12 +61,14 @@ async function createDatabase(unmigrated: boolean): Promise<string> {
 }
 
 /** Ends what a killed process may have left running, then empties the tables. */
-async function empty(sql: postgres.Sql): Promise<void> {
+async function empty(url: string): Promise<void> {
+  const sql = postgres(url, { max: 1, onnotice: () => {} })
   await sql`select pg_terminate_backend(pid, 5000) from pg_stat_activity
     where datname = current_database() and pid <> pg_backend_pid()`
   const tables = await sql<{ name: string }[]>`select tablename as name from pg_tables
     where schemaname = current_schema() and tablename not like '%migrations'`
   await sql`truncate ${sql(tables.map(({ name }) => name))}`
+  await sql.end()
 }
 
 /** Resolves when a statement in that database waits for a lock. */
