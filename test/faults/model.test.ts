@@ -1,8 +1,10 @@
 // Random sequences of everything that happens to replicas, against a real PostgreSQL and a model of what must hold.
 //
-// After every step, for allowed and for denied requests: what was tracked = snapshots + rows + memory + what crashed
-// replicas held; and each row's distinct counts and sketches are those of the ids flushed into it. A snapshot's
-// distinct counts are those of all ids flushed, whichever replicas saw them. SEED=… replays a run.
+// After every step: what was tracked = snapshots + rows + duplicates + memory + what crashed replicas held, and each of
+// these figures is the model's; and each row's distinct counts and sketches are those of the ids flushed into it. A
+// snapshot's distinct counts are those of all ids flushed, whichever replicas saw them. At the end, when every session
+// has sent its last log and gone silent: numbers sent = allowed + denied + skipped + missing - recovered. SEED=… replays
+// a run.
 
 import { createHash, randomInt, randomUUID } from 'node:crypto'
 import fc from 'fast-check'
@@ -10,14 +12,17 @@ import type postgres from 'postgres'
 import t from 'tap'
 import { applyFlush } from '../../src/counting/flush.js'
 import { Flusher } from '../../src/counting/flusher.js'
+import type { Decision } from '../../src/counting/sessions.js'
 import { SKETCH_BITS, Sketch } from '../../src/counting/sketch.js'
 import type { Database } from '../../src/database/client.js'
 import { takeSnapshot } from '../../src/snapshots/snapshot.js'
 import { testDatabase } from '../helpers/database.js'
 import { cases } from '../helpers/effort.js'
+import { batchOf } from '../helpers/numbers.js'
 import { hash, newTracker } from '../helpers/tracker.js'
 
 const REPLICAS = 3
+const SESSIONS = 3
 
 /** How a flush goes: the answer comes, is lost after the commit, or nothing reaches the server. */
 type Fate = 'answered' | 'lost' | 'cut'
@@ -25,6 +30,29 @@ type Fate = 'answered' | 'lost' | 'cut'
 interface Counts {
   allowed: number
   denied: number
+}
+
+/** What snapshots and usage rows contain. */
+interface Stored extends Counts {
+  duplicates: number
+  missing: number
+  recovered: number
+}
+
+/** A log of a session. A number always has the same decision, as when its agent retries it. */
+interface Log {
+  session: number
+  number: number
+}
+
+const decisionOf = (number: number): Decision =>
+  number % 11 === 3 ? 'skipped' : number % 4 === 0 ? 'denied' : 'allowed'
+
+/** What the database knows of a session. */
+interface Known {
+  received: Set<number>
+  /** Holes below it have been reported. */
+  toldTo: number
 }
 
 interface Ids {
@@ -41,8 +69,10 @@ class Replica {
   /** Since the last batch was frozen. */
   pending = noIds()
   /** In the batch that is frozen and not settled, and whether the database has it. */
-  frozen: { ids: Ids; counts: Counts; isApplied: boolean } | undefined
+  frozen: { ids: Ids; counts: Counts; logs: Log[]; isApplied: boolean } | undefined
+  /** Without a session. */
   pendingCounts = none()
+  pendingLogs: Log[] = []
   /** Flushed into the row that is there now. */
   row: Ids | undefined
 
@@ -60,19 +90,27 @@ class Replica {
   }
 
   /** The model's part of a flush; the batch that was tried before goes first, then what came since. */
-  flushed(fate: Fate): void {
+  flushed(fate: Fate, model: Model): void {
     for (let first = this.frozen !== undefined; ; first = false) {
-      if (!first && this.pendingCounts.allowed + this.pendingCounts.denied === 0) return
+      if (!first && this.pendingCounts.allowed + this.pendingCounts.denied + this.pendingLogs.length === 0)
+        return
       if (!first) {
-        this.frozen = { ids: this.pending, counts: this.pendingCounts, isApplied: false }
+        this.frozen = {
+          ids: this.pending,
+          counts: this.pendingCounts,
+          logs: this.pendingLogs,
+          isApplied: false,
+        }
         this.pending = noIds()
         this.pendingCounts = none()
+        this.pendingLogs = []
       }
       const { frozen } = this
       if (!frozen) return
       if (fate !== 'cut' && !frozen.isApplied) {
         this.row = union(this.row, frozen.ids)
         frozen.isApplied = true
+        store(model, frozen.counts, frozen.logs)
       }
       if (fate !== 'answered') return
       this.frozen = undefined
@@ -80,15 +118,52 @@ class Replica {
     }
   }
 
-  /** What is in memory alone. */
-  get held(): Counts {
-    return add(this.pendingCounts, this.frozen && !this.frozen.isApplied ? this.frozen.counts : none())
+  /** How many requests are in memory alone. */
+  get held(): number {
+    const { frozen } = this
+    const pending = requests(this.pendingCounts, this.pendingLogs)
+    return pending + (frozen && !frozen.isApplied ? requests(frozen.counts, frozen.logs) : 0)
+  }
+}
+
+/** How many requests were tracked, duplicates included. */
+const requests = ({ allowed, denied }: Counts, logs: Log[]) =>
+  allowed + denied + logs.filter(({ number }) => decisionOf(number) !== 'skipped').length
+
+/** The model's ledger: a number counts once, and is recovered if it was reported as missing. */
+function store({ stored, sessions }: Model, counts: Counts, logs: Log[]): void {
+  stored.allowed += counts.allowed
+  stored.denied += counts.denied
+  for (const { session, number } of logs) {
+    const decision = decisionOf(number)
+    const known = sessions.get(session) ?? { received: new Set(), toldTo: 0 }
+    sessions.set(session, known)
+    if (known.received.has(number)) {
+      if (decision !== 'skipped') stored.duplicates++
+      continue
+    }
+    known.received.add(number)
+    if (decision !== 'skipped') stored[decision]++
+    if (number < known.toldTo) stored.recovered++
+  }
+}
+
+/** What a snapshot reports when all sessions are silent. */
+function tell({ stored, sessions }: Model): void {
+  for (const known of sessions.values()) {
+    const highest = Math.max(...known.received)
+    for (let number = known.toldTo; number < highest; number++)
+      if (!known.received.has(number)) stored.missing++
+    known.toldTo = Math.max(known.toldTo, highest + 1)
   }
 }
 
 interface Model {
-  tracked: Counts
-  crashed: Counts
+  /** Requests, duplicates included. */
+  tracked: number
+  crashed: number
+  stored: Stored
+  sessions: Map<number, Known>
   /** What crashed replicas had flushed into rows that are there now. */
   left: Ids[]
 }
@@ -100,10 +175,6 @@ interface Real {
 }
 
 const none = (): Counts => ({ allowed: 0, denied: 0 })
-const add = (a: Counts, b: Counts): Counts => ({
-  allowed: a.allowed + b.allowed,
-  denied: a.denied + b.denied,
-})
 const noIds = (): Ids => ({ workspaces: new Set(), users: new Set() })
 const union = (a: Ids | undefined, b: Ids): Ids => ({
   workspaces: new Set([...(a?.workspaces ?? []), ...b.workspaces]),
@@ -134,23 +205,42 @@ const track = (index: number, workspace: string, user: string, counts: Counts) =
     replica.tracker.track(workspace, user, counts.allowed, counts.denied)
     replica.pending.workspaces.add(workspace)
     replica.pending.users.add(user)
-    replica.pendingCounts = add(replica.pendingCounts, counts)
-    model.tracked = add(model.tracked, counts)
+    replica.pendingCounts.allowed += counts.allowed
+    replica.pendingCounts.denied += counts.denied
+    model.tracked += counts.allowed + counts.denied
+  })
+
+/** A batch of a session: new logs, or any that were sent before, to any replica. */
+const trackLogs = (index: number, session: number, numbers: number[]) =>
+  step(`trackLogs(${index}, ${session}, ${JSON.stringify(numbers)})`, async (model, real) => {
+    const replica = at(real, index)
+    const batch = batchOf(new Map(numbers.map((number) => [number, decisionOf(number)])))
+    const logs = numbers.map((number) => ({ session, number }))
+    replica.tracker.track('w', `u${session}`, batch.allowed, batch.denied, {
+      id: `s${session}`,
+      numbers: batch.numbers,
+    })
+    if (batch.allowed + batch.denied > 0) {
+      replica.pending.workspaces.add('w')
+      replica.pending.users.add(`u${session}`)
+    }
+    replica.pendingLogs.push(...logs)
+    model.tracked += batch.allowed + batch.denied
   })
 
 const flush = (index: number, fate: Fate) =>
-  step(`flush(${index}, ${fate})`, async (_model, real) => {
+  step(`flush(${index}, ${fate})`, async (model, real) => {
     const replica = at(real, index)
     replica.fate = fate
     await replica.flusher.flush().catch(() => {}) // as fate has it
-    replica.flushed(fate)
+    replica.flushed(fate, model)
   })
 
 const snapshot = (fails: boolean) =>
   step(`snapshot(${fails ? 'fails' : 'commits'})`, async (model, real) => {
     const taking = real.database.run((db) =>
       db.transaction(async (tx) => {
-        const request = { trigger: 'manual', reportedBy: randomUUID() } as const
+        const request = { trigger: 'manual', reportedBy: randomUUID(), silenceMs: 0 } as const
         const outcome = await takeSnapshot(tx as unknown as typeof db, request)
         if (fails) throw new Error('fails before its commit')
         return outcome
@@ -159,6 +249,7 @@ const snapshot = (fails: boolean) =>
     if (fails) return void (await taking.catch(() => {})) // as it should
     const outcome = await taking
     if (outcome.result !== 'taken') throw new Error(outcome.result)
+    tell(model)
     const rows = [...model.left, ...real.replicas.flatMap(({ row }) => row ?? [])]
     const all = rows.reduce(union, noIds())
     const { snapshot } = outcome
@@ -191,7 +282,7 @@ const together = () =>
     for (const [index, replica] of real.replicas.entries()) {
       const { frozen, pending } = replica
       const seq = seqs[index] ?? 0
-      replica.flushed('answered')
+      replica.flushed('answered', model)
       const row = rows.find(({ replica_id }) => replica_id === replica.id)
       if (!row) replica.row = undefined
       // The row was made by the flush of what was pending, or by the one that went before it.
@@ -204,24 +295,30 @@ const together = () =>
 const crash = (index: number) =>
   step(`crash(${index})`, async (model, real) => {
     const { held, row } = at(real, index)
-    model.crashed = add(model.crashed, held)
+    model.crashed += held
     if (row) model.left.push(row)
     real.replicas[index] = new Replica(real.database)
   })
 
 /** The law. */
 async function holds(model: Model, real: Real): Promise<void> {
-  const [stored] = await real.sql<Counts[]>`
-    select coalesce(sum(allowed_requests), 0)::int as allowed, coalesce(sum(denied_requests), 0)::int as denied
+  const [found] = await real.sql<Stored[]>`
+    select coalesce(sum(allowed), 0)::int as allowed, coalesce(sum(denied), 0)::int as denied,
+      coalesce(sum(duplicates), 0)::int as duplicates, coalesce(sum(missing), 0)::int as missing,
+      coalesce(sum(recovered), 0)::int as recovered
     from (
-      select allowed_requests, denied_requests from boundary_usage_stats
-      union all select allowed_requests, denied_requests from telemetry_snapshots
-    ) as everywhere`
-  const accounted = [stored ?? none(), model.crashed, ...real.replicas.map((replica) => replica.held)].reduce(
-    add,
-  )
-  if (JSON.stringify(accounted) !== JSON.stringify(model.tracked))
-    throw new Error(`tracked ${JSON.stringify(model.tracked)}, accounted for ${JSON.stringify(accounted)}`)
+      select allowed_requests, denied_requests, duplicate_requests, missing_requests, recovered_requests
+      from boundary_usage_stats
+      union all
+      select allowed_requests, denied_requests, duplicate_requests, missing_requests, recovered_requests
+      from telemetry_snapshots
+    ) as everywhere (allowed, denied, duplicates, missing, recovered)`
+  const { stored, tracked, crashed } = model
+  if (JSON.stringify(found) !== JSON.stringify(stored))
+    throw new Error(`stored ${JSON.stringify(found)}, expected ${JSON.stringify(stored)}`)
+  const held = real.replicas.reduce((sum, replica) => sum + replica.held, 0)
+  const accounted = stored.allowed + stored.denied + stored.duplicates + held + crashed
+  if (accounted !== tracked) throw new Error(`tracked ${tracked}, accounted for ${accounted}`)
 
   const rows = await real.sql<{ replica_id: string; found: unknown }[]>`
     select replica_id, json_build_object(
@@ -241,6 +338,23 @@ async function holds(model: Model, real: Real): Promise<void> {
   }
 }
 
+/** Every session sends its last log and goes silent. */
+async function balances(model: Model, real: Real): Promise<void> {
+  const last = 100
+  const sessions = [...Array(SESSIONS).keys()]
+  for (const session of sessions) await trackLogs(0, session, [last]).run(model, real)
+  for (const index of real.replicas.keys()) await flush(index, 'answered').run(model, real)
+  await snapshot(false).run(model, real)
+  const { stored, sessions: known } = model
+  const skipped = [...known.values()].flatMap(({ received }) => [...received]).filter(isSkipped).length
+  const { missing, recovered } = stored
+  const counted = [...known.values()].flatMap(({ received }) => [...received]).length - skipped
+  if (counted + skipped + missing - recovered !== SESSIONS * (last + 1))
+    throw new Error(`${counted} counted, ${skipped} skipped, ${missing} missing, ${recovered} recovered`)
+}
+
+const isSkipped = (number: number) => decisionOf(number) === 'skipped'
+
 /** As md5(bit_send(…)) gives it: a sketch's bits behind their number. */
 function sketchDigest(ids: Set<string>): string {
   const sketch = new Sketch()
@@ -251,43 +365,50 @@ function sketchDigest(ids: Set<string>): string {
   return createHash('md5').update(bytes).digest('hex')
 }
 
-t.test('conservation and distinct counts hold after any sequence of faults', async (t) => {
-  const { database, sql } = await testDatabase(t)
-  const index = fc.nat(REPLICAS - 1)
-  const small = fc.nat(5)
-  const counts = fc.record({ allowed: fc.integer({ min: 1, max: 9 }), denied: fc.nat(9) })
-  const fate = fc.constantFrom<Fate>('answered', 'answered', 'lost', 'cut')
-  const tracks = fc.tuple(index, small, small, counts).map(([i, w, u, c]) => track(i, `w${w}`, `u${u}`, c))
-  const flushes = fc.tuple(index, fate).map((args) => flush(...args))
-  const steps = fc.commands(
-    [
-      tracks,
-      tracks,
-      flushes,
-      flushes,
-      fc.boolean().map(snapshot),
-      fc.constant(null).map(together),
-      index.map(crash),
-    ],
-    { maxCommands: 60, size: 'max' },
-  )
-  const seed = Number(process.env.SEED ?? randomInt(2 ** 31))
-  t.comment(`SEED=${seed}`)
-  const sequences = cases({ suite: 40, soak: 200 })
-  let finished = 0
-  await fc.assert(
-    fc.asyncProperty(steps, async (sequence) => {
-      await sql`truncate boundary_usage_stats, boundary_usage_replicas, telemetry_snapshots`
-      await fc.asyncModelRun(
-        () => ({
-          model: { tracked: none(), crashed: none(), left: [] },
-          real: { database, sql, replicas: Array.from({ length: REPLICAS }, () => new Replica(database)) },
-        }),
-        sequence,
-      )
-      finished++
-    }),
-    { seed, numRuns: sequences },
-  )
-  t.equal(finished, sequences, `${finished} sequences of up to 60 steps`)
-})
+t.test(
+  'conservation, distinct counts and the balance of sessions hold after any sequence of faults',
+  async (t) => {
+    const { database, sql } = await testDatabase(t)
+    const index = fc.nat(REPLICAS - 1)
+    const small = fc.nat(5)
+    const counts = fc.record({ allowed: fc.integer({ min: 1, max: 9 }), denied: fc.nat(9) })
+    const fate = fc.constantFrom<Fate>('answered', 'answered', 'lost', 'cut')
+    const tracks = fc.tuple(index, small, small, counts).map(([i, w, u, c]) => track(i, `w${w}`, `u${u}`, c))
+    const numbers = fc.uniqueArray(fc.nat(60), { minLength: 1, maxLength: 20 })
+    const sessions = fc
+      .tuple(index, fc.nat(SESSIONS - 1), numbers)
+      .map(([i, session, list]) => trackLogs(i, session, list))
+    const flushes = fc.tuple(index, fate).map((args) => flush(...args))
+    const steps = fc.commands(
+      [
+        tracks,
+        sessions,
+        sessions,
+        flushes,
+        flushes,
+        fc.boolean().map(snapshot),
+        fc.constant(null).map(together),
+        index.map(crash),
+      ],
+      { maxCommands: 60, size: 'max' },
+    )
+    const seed = Number(process.env.SEED ?? randomInt(2 ** 31))
+    t.comment(`SEED=${seed}`)
+    const sequences = cases({ suite: 40, soak: 200 })
+    let finished = 0
+    await fc.assert(
+      fc.asyncProperty(steps, async (sequence) => {
+        await sql`truncate boundary_usage_stats, boundary_usage_replicas, boundary_usage_sessions, telemetry_snapshots`
+        const stored = { allowed: 0, denied: 0, duplicates: 0, missing: 0, recovered: 0 }
+        const model: Model = { tracked: 0, crashed: 0, stored, sessions: new Map(), left: [] }
+        const replicas = Array.from({ length: REPLICAS }, () => new Replica(database))
+        const real: Real = { database, sql, replicas }
+        await fc.asyncModelRun(() => ({ model, real }), sequence)
+        await balances(model, real)
+        finished++
+      }),
+      { seed, numRuns: sequences },
+    )
+    t.equal(finished, sequences, `${finished} sequences of up to 60 steps`)
+  },
+)
