@@ -8,7 +8,7 @@ import type postgres from 'postgres'
 import t from 'tap'
 import { migrate } from '../../src/database/migrate.js'
 import { testDatabase } from '../helpers/database.js'
-import { json, logs, startReplica } from '../helpers/replica.js'
+import { allowedLog, json, logs, startReplica } from '../helpers/replica.js'
 
 async function migrateBefore(sql: postgres.Sql): Promise<void> {
   const folder = new URL('../../drizzle/', import.meta.url)
@@ -102,3 +102,33 @@ t.test(
     t.equal((await sql`select count(*)::int as n from telemetry_snapshots`)[0]?.n, 3)
   },
 )
+
+t.test('what the version before counted of a session is not reported as missing', async (t) => {
+  const { url, sql } = await testDatabase(t)
+  const before = randomUUID()
+  const replica = await startReplica(t, url, {}, { silenceMs: 0 })
+  const ids = { workspace_id: randomUUID(), owner_id: randomUUID(), session_id: randomUUID() }
+  const send = (from: number, to: number) => {
+    const numbers = Array.from({ length: to - from }, (_, index) => from + index)
+    return replica.send({ ...ids, logs: numbers.map((n) => ({ ...allowedLog, sequence_number: n })) })
+  }
+  await send(0, 5)
+  // The agent's next batches reach the version before: logs 5 to 7, and 0 to 4 again.
+  await flushBefore(sql, before, 1, 1, 3 + 5)
+  await send(8, 10)
+  t.match(await json(replica.post('/telemetry/snapshot')), {
+    allowed_requests: 5 + 3 + 5 + 2,
+    duplicate_requests: 0,
+    missing_requests: 0,
+  })
+
+  await sql`update boundary_usage_replicas set last_flush_at = now() - interval '2 hours'
+    where replica_id = ${before}`
+  await send(5, 8)
+  await send(12, 13)
+  t.match(
+    await json(replica.post('/telemetry/snapshot')),
+    { allowed_requests: 3 + 1, duplicate_requests: 0, missing_requests: 2, recovered_requests: 0 },
+    'what it counted counts again if it is sent again, and 10 and 11 are missing',
+  )
+})

@@ -102,22 +102,45 @@ async function total(sql: Setup['sql']): Promise<{ allowed: number; denied: numb
   return sum ?? { allowed: 0, denied: 0 }
 }
 
-for (const { name, cold } of [
-  { name: 'an open connection', cold: false },
-  { name: 'a connection that is opened for it', cold: true },
-])
-  t.test(`a flush on ${name} counts once, wherever it is cut`, async (t) => {
+async function totalWithDuplicates(sql: Setup['sql']) {
+  const [row] = await sql<{ duplicates: number }[]>`
+    select sum(duplicate_requests)::int as duplicates from boundary_usage_stats`
+  return { ...(await total(sql)), ...row }
+}
+
+for (const { name, cold, form } of [
+  { name: 'an open connection', cold: false, form: 'full' },
+  { name: 'an open connection', cold: false, form: 'lean' },
+  { name: 'a connection that is opened for it', cold: true, form: 'full' },
+] as const)
+  t.test(`the ${form} form of a flush on ${name} counts once, wherever it is cut`, async (t) => {
     const { proxy, database, tracker, flusher, sql } = await setup(t)
-    const sent = { allowed: 0, denied: 0 }
+    const sent = { allowed: 0, denied: 0, duplicates: 0 }
     let ids = 0
+    let next = 0
+    /** Logs without a session, new ones of a session, and one that was counted before. */
+    const track = () => {
+      if (form === 'full' || ids === 0) ids++
+      tracker.track(`workspace ${ids}`, `owner ${ids}`, 3, 2)
+      const numbers = {
+        allowed: [Math.max(0, next - 1), next + 2],
+        denied: [next + 2, next + 3],
+        skipped: [],
+      }
+      tracker.track(`workspace 1`, `owner 1`, next === 0 ? 2 : 3, 1, { id: 's', numbers })
+      sent.allowed += 5
+      sent.denied += 3
+      if (next > 0) sent.duplicates++
+      next += 3
+    }
+    track()
+    await flushed(flusher)
     const cuts = await atEveryMessage(
       proxy,
       async (where) => {
-        tracker.track(`workspace ${++ids}`, `owner ${ids}`, 3, 2)
-        sent.allowed += 3
-        sent.denied += 2
+        track()
         await flushed(flusher)
-        t.strictSame(await total(sql), sent, where)
+        t.strictSame(await totalWithDuplicates(sql), sent, where)
         const [row] = await sql`select unique_workspaces_count::int as n from boundary_usage_stats`
         t.equal(row?.n, ids, `${where}: distinct ids`)
       },

@@ -20,7 +20,7 @@ t.test('a batch is acknowledged once it is committed, and not before', async (t)
   const held = new Promise<void>((resolve) => {
     // Holds the statement before it reaches the server.
     proxy.judge(async ({ from, type, bytes }): Promise<Verdict> => {
-      if (from === 'client' && type === 'P' && bytes.includes('with fence')) {
+      if (from === 'client' && type === 'P' && bytes.includes('with held')) {
         resolve()
         await new Promise<void>((go) => {
           letGo = go

@@ -14,7 +14,7 @@ t.test('a lost answer to a flush (the connection cut after the server committed)
   let flushing = false
   let committed = 0
   proxy.judge(({ from, type, bytes }) => {
-    if (from === 'client' && type === 'P' && bytes.includes('with fence')) flushing = true
+    if (from === 'client' && type === 'P' && bytes.includes('with held')) flushing = true
     // ReadyForQuery after the statement: it has committed.
     if (!flushing || from !== 'server' || type !== 'Z') return 'pass'
     committed++

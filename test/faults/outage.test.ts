@@ -67,7 +67,7 @@ t.test('a connection that falls silent in the middle of a flush wedges nothing',
   const silenced = new Promise<void>((resolve) => {
     let connection: number | undefined
     proxy.judge((message) => {
-      if (message.from === 'client' && message.bytes.includes('with fence')) connection ??= message.connection
+      if (message.from === 'client' && message.bytes.includes('with held')) connection ??= message.connection
       if (message.from !== 'server' || message.connection !== connection) return 'pass'
       resolve()
       return 'swallow'
