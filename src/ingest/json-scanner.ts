@@ -28,8 +28,8 @@ const DIGIT_9 = 0x39
 const MAX_DEPTH = 64
 /** Words enough for the longest name. */
 const STRIDE = 8
-/** Every number of so many digits is a safe integer. */
-const MAX_EXACT_DIGITS = 15
+/** One more digit makes it a safe integer still. */
+const MAX_EXACT = Math.floor(Number.MAX_SAFE_INTEGER / 10) - 1
 /** The first bytes of values, numbers aside. */
 const VALUE_STARTS = Buffer.from('"{[tfn')
 
@@ -45,8 +45,9 @@ for (const [letter, character] of Object.entries({ b: '\b', f: '\f', n: '\n', r:
   ESCAPES[letter.charCodeAt(0)] = character.charCodeAt(0)
 for (const character of '"\\/') ESCAPES[character.charCodeAt(0)] = character.charCodeAt(0)
 
-/** The value of each hexadecimal digit; 255 for all other bytes. */
-const HEX = new Uint8Array(256).fill(255)
+/** The value of each hexadecimal digit; for all other bytes, more than 16 bits. */
+const NO_DIGIT = 0x1_0000
+const HEX = new Uint32Array(256).fill(NO_DIGIT)
 for (const digit of '0123456789abcdefABCDEF') HEX[digit.charCodeAt(0)] = Number.parseInt(digit, 16)
 
 /** Instead of an offset or an index, where what was looked for is not there. */
@@ -115,7 +116,9 @@ export class JsonScanner {
 
   /** Where `byte` is, behind white space; -1 if something else is there. */
   #find(start: number, byte: number): number {
-    if (this.#byte(start) === byte) return start
+    const found = this.#byte(start)
+    if (found === byte) return start
+    if (found > SPACE) return NONE
     const at = this.#skipSpace(start)
     return this.#byte(at) === byte ? at : NONE
   }
@@ -150,15 +153,19 @@ export class JsonScanner {
   /** Reads a member's name and colon; returns the index of its name, and keeps where its value begins. */
   member(names: Names, at: number): number {
     const index = names.find(this.#view, at, this.#end)
-    if (index === NONE) return this.#otherMember(names, this.#space(at))
+    if (index === NONE) return this.#otherMember(names, at)
     this.valueAt = this.#space(names.endOf(index, at))
     return index
   }
 
   /** With a name that is unknown, has escapes, or has white space around it. */
-  #otherMember(names: Names, start: number): number {
+  #otherMember(names: Names, at: number): number {
+    const start = this.#space(at)
     const end = this.#name(start)
-    this.valueAt = this.#space(this.#colon(end))
+    const colonEnd = this.#colon(end)
+    this.valueAt = this.#space(colonEnd)
+    if (!this.#hasEscapes && colonEnd === end + 1)
+      return start === at ? NONE : names.find(this.#view, start, this.#end)
     if (end - start > MAX_ESCAPED_LENGTH) return NONE
     const length = this.#unescape(start, end, scratch)
     scratch[length] = COLON
@@ -250,12 +257,18 @@ export class JsonScanner {
     do {
       const letter = ++at < end ? (bytes[at] ?? 0) : 0
       if (letter === LOWER_U) {
-        for (let digit = 0; digit < 4; digit++)
-          if (++at >= end || HEX[bytes[at] ?? 0] === 255) this.#unexpected(at, 'a hexadecimal digit')
+        if (at + 4 >= end || codeUnitAt(bytes, at + 1) > 0xffff) this.#expectDigits(at + 1)
+        at += 4
       } else if (ESCAPES[letter] === 0) this.#unexpected(at, 'an escape')
       at++
     } while (at < end && bytes[at] === BACKSLASH)
     return at
+  }
+
+  /** Refuses the first of four bytes that is no hexadecimal digit. */
+  #expectDigits(start: number): void {
+    for (let at = start; at < start + 4; at++)
+      if (HEX[this.#byte(at)] === NO_DIGIT) this.#unexpected(at, 'a hexadecimal digit')
   }
 
   /** Reads characters of several bytes up to one of ASCII: UTF-8 as Unicode's table 3-7 has it. */
@@ -298,9 +311,8 @@ export class JsonScanner {
         const letter = bytes[++at] ?? 0
         byte = ESCAPES[letter] ?? 0
         if (letter === LOWER_U) {
-          let code = 0
-          for (const last = at + 4; at < last; ) code = code * 16 + (HEX[bytes[++at] ?? 0] ?? 0)
-          byte = Math.min(code, 0xff)
+          byte = Math.min(codeUnitAt(bytes, at + 1), 0xff)
+          at += 4
         }
       }
       decoded[length++] = byte
@@ -309,8 +321,12 @@ export class JsonScanner {
   }
 
   number(start: number): number {
-    let at = this.#byte(start) === MINUS ? start + 1 : start
-    at = this.#byte(at) === DIGIT_0 ? at + 1 : this.#digits(at)
+    const { bytes } = this
+    const end = this.#end
+    let at = bytes[start] === MINUS ? start + 1 : start
+    if (at < end && bytes[at] === DIGIT_0) at++
+    else at = this.#digits(at)
+    if (at >= end || (bytes[at] ?? 0) <= COMMA) return at // the usual end: a comma or white space
     if (this.#byte(at) === DOT) at = this.#digits(at + 1)
     if ((this.#byte(at) | 0x20) === LOWER_E) {
       at++
@@ -335,8 +351,7 @@ export class JsonScanner {
     let value = 0
     for (let at = start; at < end; at++) {
       const byte = bytes[at] ?? 0
-      if (!isDigit(byte) || at - start >= MAX_EXACT_DIGITS)
-        return Number(bytes.toString('latin1', start, end))
+      if (!isDigit(byte) || value > MAX_EXACT) return Number(bytes.toString('latin1', start, end))
       value = value * 10 + byte - DIGIT_0
     }
     return value
@@ -357,36 +372,60 @@ export class JsonScanner {
     return at + 4
   }
 
-  /** Reads any value, inside of `depth` arrays and objects. */
-  skip(start: number, depth: number): number {
-    const at = this.#space(start)
+  /** Reads any value, which is inside of `depth` arrays and objects. */
+  skip(at: number, depth: number): number {
     const byte = this.#byte(at)
+    return byte === OPEN_BRACE || byte === OPEN_BRACKET ? this.#skipNested(at, depth) : this.#scalar(at, byte)
+  }
+
+  #skipNested(start: number, outerDepth: number): number {
+    const { bytes } = this
+    const end = this.#end
+    let depth = outerDepth
+    let at = start
+    for (;;) {
+      let byte = at < end ? (bytes[at] ?? 0) : 0
+      if (byte <= SPACE) {
+        at = this.#skipSpace(at)
+        byte = this.#byte(at)
+      }
+      if (byte === OPEN_BRACE || byte === OPEN_BRACKET) {
+        if (depth === MAX_DEPTH) throw new InvalidJson(`nesting deeper than ${MAX_DEPTH} at offset ${at}`)
+        const closer = byte + 2 // in ASCII, for both
+        closers[depth++] = closer
+        at = this.#space(at + 1)
+        if (this.#byte(at) !== closer) {
+          if (closer === CLOSE_BRACE) at = this.#colon(this.#name(at))
+          continue
+        }
+      } else at = this.#scalar(at, byte)
+
+      // Behind a value: everything that closes here, then a comma.
+      for (;;) {
+        if (depth === outerDepth) return at
+        let next = at < end ? (bytes[at] ?? 0) : 0
+        if (next <= SPACE) {
+          at = this.#skipSpace(at)
+          next = this.#byte(at)
+        }
+        const closer = closers[depth - 1] ?? 0
+        if (next === closer) {
+          depth--
+          at++
+        } else if (next === COMMA) {
+          at = closer === CLOSE_BRACE ? this.#colon(this.#name(this.#space(at + 1))) : at + 1
+          break
+        } else this.#unexpected(at, `"," or "${String.fromCharCode(closer)}"`)
+      }
+    }
+  }
+
+  #scalar(at: number, byte: number): number {
     if (byte === QUOTE) return this.string(at)
-    if (byte === OPEN_BRACE) return this.#skipObject(at, depth)
-    if (byte === OPEN_BRACKET) return this.#skipArray(at, depth)
+    if (byte === MINUS || isDigit(byte)) return this.number(at)
     if (byte === LOWER_T || byte === LOWER_F) return this.boolean(at)
     if (byte === LOWER_N) return this.#word(at, NULL)
-    if (byte === MINUS || isDigit(byte)) return this.number(at)
     return this.#unexpected(at, 'a value')
-  }
-
-  #skipObject(start: number, depth: number): number {
-    this.#checkDepth(start, depth)
-    let end = start + 1
-    for (let at = this.firstMember(end); at !== NONE; at = this.next(end))
-      end = this.skip(this.#colon(this.#name(this.#space(at))), depth + 1)
-    return this.closeObject(end)
-  }
-
-  #skipArray(start: number, depth: number): number {
-    this.#checkDepth(start, depth)
-    let end = start + 1
-    for (let at = this.firstElement(end); at !== NONE; at = this.next(end)) end = this.skip(at, depth + 1)
-    return this.closeArray(end)
-  }
-
-  #checkDepth(at: number, depth: number): void {
-    if (depth >= MAX_DEPTH) throw new InvalidJson(`nesting deeper than ${MAX_DEPTH} at offset ${at}`)
   }
 
   isString(at: number): boolean {
@@ -420,6 +459,9 @@ export class JsonScanner {
   }
 }
 
+/** Of the arrays and objects that skip() is in, by depth: the brackets that close them. */
+const closers = new Uint8Array(MAX_DEPTH)
+
 /** Longer than any name or id, every character of which is escaped. */
 const MAX_ESCAPED_LENGTH = 255
 /** Where strings are put that have escapes and are to be compared. */
@@ -435,6 +477,13 @@ function specialBytes(word: number): number {
   const isQuoteOrBelow = (word ^ 0x02_02_02_02) - 0x21_21_21_21
   const isBackslash = (word ^ 0x5c_5c_5c_5c) - 0x01_01_01_01
   return (isQuoteOrBelow | isBackslash | word) & 0x80_80_80_80
+}
+
+/** The UTF-16 code unit that four hexadecimal digits stand for; more than 16 bits if one of them is none. */
+function codeUnitAt(bytes: Uint8Array, at: number): number {
+  const high = ((HEX[bytes[at] ?? 0] ?? 0) << 4) | (HEX[bytes[at + 1] ?? 0] ?? 0)
+  const low = ((HEX[bytes[at + 2] ?? 0] ?? 0) << 4) | (HEX[bytes[at + 3] ?? 0] ?? 0)
+  return (high << 8) | low
 }
 
 function isDigit(byte: number): boolean {

@@ -117,8 +117,10 @@ class JsonReader {
         } else if (member === LOG.time) end = this.#time(member, valueAt)
         else if (member === LOG.httpRequest) end = this.#request(valueAt)
         else {
-          end = this.#integer(member, valueAt)
+          end = this.#number(member, valueAt)
           sequenceNumber = json.numberAt(valueAt, end)
+          if (!Number.isInteger(sequenceNumber))
+            this.#refuse(valueAt, pointer(LOG_MEMBERS, member), 'an integer')
         }
       }
     }
@@ -179,12 +181,9 @@ class JsonReader {
     return this.#json.boolean(at)
   }
 
-  #integer(member: number, at: number): number {
+  #number(member: number, at: number): number {
     if (!this.#json.isNumber(at)) this.#refuse(at, pointer(LOG_MEMBERS, member), 'an integer')
-    const end = this.#json.number(at)
-    if (!Number.isInteger(this.#json.numberAt(at, end)))
-      throw new InvalidBody(`${pointer(LOG_MEMBERS, member)} must be an integer`)
-    return end
+    return this.#json.number(at)
   }
 
   /** Refuses a value of another type, or what is no value. */
