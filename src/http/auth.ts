@@ -22,7 +22,10 @@ declare module 'fastify' {
     guard: Record<Role | 'metrics', onRequestHookHandler>
   }
   interface FastifyRequest {
-    /** Identifies the credential without containing it; the client address if access is open. */
+    /**
+     * Who sends the request: the ids of a JWT, so that each JWT of one agent is the same; otherwise the configured token,
+     * hashed; the client address if access is open.
+     */
     credential: string
     identity: Identity | null
   }
@@ -72,8 +75,8 @@ export default fp<{ config: Config }>(
       }
       const token = bearer(request)
       const candidate = digest(token)
-      request.credential = candidate.toString('latin1')
       if (includes(role === 'agent' ? agentTokens : adminTokens, candidate)) {
+        request.credential = candidate.toString('latin1')
         if (role === 'admin') return
         if (accepted.size >= MAX_ACCEPTED) accepted.clear()
         accepted.set(request.headers.authorization ?? '', request.credential)
@@ -85,6 +88,7 @@ export default fp<{ config: Config }>(
       const identity = verify(token)
       if (role !== 'agent')
         throw new Forbidden('admin token required: JWTs only authorize sending boundary logs')
+      request.credential = `${identity.workspaceId} ${identity.ownerId}`
       request.identity = identity
     }
 

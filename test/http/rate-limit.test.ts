@@ -1,9 +1,11 @@
 // The rate limit: batches per credential.
 
+import { randomUUID } from 'node:crypto'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import t from 'tap'
 import { limitRate } from '../../src/http/rate-limit.js'
 import { testDatabase } from '../helpers/database.js'
+import { hmac, jwt } from '../helpers/jwt.js'
 import { startReplica } from '../helpers/replica.js'
 
 t.test(
@@ -47,6 +49,51 @@ t.test('rejected credentials do not use up the limit of a known one', async (t) 
   for (let n = 0; n < 5; n++) t.equal((await replica.send()).status, 401)
   t.equal((await replica.send({}, { authorization: `Bearer ${token}` })).status, 202)
 })
+
+t.test('an agent has one limit, whichever of its JWTs it sends and however it is spelled', async (t) => {
+  const { url } = await testDatabase(t)
+  const secret = 'a secret of more than thirty-two characters'
+  const replica = await startReplica(t, url, {
+    AGENT_JWT_KEY: secret,
+    AGENT_JWT_ALGORITHM: 'HS256',
+    ADMIN_TOKENS: 'admin-token-admin-token-1',
+    RATE_LIMIT_PER_MINUTE: '2',
+  })
+  const issue = (claims: Record<string, unknown>) => jwt('HS256', hmac(secret), claims)
+  const send = async (token: string) =>
+    (
+      await replica.send(
+        { workspace_id: undefined, owner_id: undefined },
+        { authorization: `Bearer ${token}` },
+      )
+    ).status
+  const ids = { workspace_id: randomUUID(), owner_id: randomUUID() }
+  const token = issue(ids)
+
+  t.equal(await send(token), 202)
+  t.equal(await send(issue({ ...ids, jti: 'reissued' })), 202)
+  for (const other of [
+    token,
+    respelled(token),
+    issue({ ...ids, jti: 'once more' }),
+    issue({ ...ids, workspace_id: ids.workspace_id.toUpperCase() }),
+  ])
+    t.equal(await send(other), 429)
+  t.equal(
+    await send(issue({ ...ids, owner_id: randomUUID() })),
+    202,
+    'another owner has a limit of their own',
+  )
+  t.strictSame(replica.app.counting.tracker.unflushed, { allowed: 3, denied: 0 })
+})
+
+const BASE64URL = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'
+
+/** The same JWT in other letters: the last one of 32 bytes in base64url has two bits that decoders ignore. */
+function respelled(token: string): string {
+  const last = BASE64URL[BASE64URL.indexOf(token.slice(-1)) ^ 1]
+  return `${token.slice(0, -1)}${last}`
+}
 
 t.test(
   'a window lasts one minute from its first batch, and the oldest windows are dropped first',
