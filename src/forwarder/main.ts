@@ -50,8 +50,9 @@ function complain(message: string, exitCode: number): number {
 async function run(settings: Settings): Promise<number> {
   const log = createLog(settings.logLevel)
   const ended = untilSignal()
+  const reporting = reportTotals(log)
   const forwarder = await startForwarder(settings, log)
-  const reporting = reportTotals(log, forwarder.state)
+  reporting.start(forwarder.state)
   const signal = await ended
   log.info('shutting down', { signal })
   await forwarder.recovered
@@ -71,21 +72,29 @@ function untilSignal(): Promise<NodeJS.Signals> {
   })
 }
 
-/** Logs totals on SIGUSR2, and each minute if they have changed. */
-function reportTotals(log: Log, state: () => object): { stop(): void } {
-  let reported = JSON.stringify(state())
+/**
+ * Logs totals on SIGUSR2, and, between start() and stop(), each minute if they have changed. It handles the signal for
+ * the whole life of the process, because an unhandled SIGUSR2 ends it.
+ */
+function reportTotals(log: Log): { start(state: () => object): void; stop(): void } {
+  let read: () => object = () => ({})
+  let reported = ''
+  let timer: NodeJS.Timeout | undefined
   const report = () => {
-    reported = JSON.stringify(state())
-    log.info('totals', state())
+    reported = JSON.stringify(read())
+    log.info('totals', read())
   }
-  const timer = setInterval(() => {
-    if (JSON.stringify(state()) !== reported) report()
-  }, REPORT_INTERVAL_MS)
   process.on('SIGUSR2', report)
   return {
+    start(state) {
+      read = state
+      reported = JSON.stringify(state())
+      timer = setInterval(() => {
+        if (JSON.stringify(state()) !== reported) report()
+      }, REPORT_INTERVAL_MS)
+    },
     stop() {
       clearInterval(timer)
-      process.off('SIGUSR2', report)
     },
   }
 }

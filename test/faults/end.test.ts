@@ -134,7 +134,9 @@ t.test('a reader of stdout that stops holds up neither requests nor the end', as
     text += chunk
   }
   child.stdout.on('data', read)
-  await until(() => text.includes('"msg":"ready"'), { what: 'the replica to be ready' })
+  await until(() => text.includes('"msg":"ready"') && text.includes('Server listening at'), {
+    what: 'the replica to listen and to be ready',
+  })
   const base = /Server listening at (http:[^"]+)/.exec(text)?.[1]
   child.stdout.off('data', read).pause()
 
