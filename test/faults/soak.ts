@@ -103,7 +103,7 @@ async function soak(): Promise<boolean> {
   const sql = postgres(server.url, { max: 1 })
   // Sessions go silent after 10 minutes; this moves their last logs back instead.
   await sql`update boundary_usage_sessions set last_seen_at = last_seen_at - interval '11 minutes'`
-  const last = await start(scope, server.url)
+  const last = await start(scope, server.url, { SNAPSHOT_INTERVAL_MS: '0' })
   const response = await last.post('/telemetry/snapshot')
   if (response.status !== 200) throw new Error(`the last snapshot failed: ${await response.text()}`)
   last.signal('SIGTERM')
@@ -140,13 +140,18 @@ interface Counted {
   sessions: number
 }
 
-async function start(on: Scope, databaseUrl: string): Promise<ServiceProcess> {
+async function start(
+  on: Scope,
+  databaseUrl: string,
+  env: Record<string, string> = {},
+): Promise<ServiceProcess> {
   return startProcess(on, {
     DATABASE_URL: databaseUrl,
     ACK: ack,
     FLUSH_INTERVAL_MS: '200',
     SNAPSHOT_INTERVAL_MS: '5000',
     SHUTDOWN_TIMEOUT_MS: '20000',
+    ...env,
   })
 }
 

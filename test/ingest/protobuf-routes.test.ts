@@ -30,7 +30,7 @@ function jwt(claims: Record<string, unknown>): string {
   return `${data}.${createHmac('sha256', SECRET).update(data).digest('base64url')}`
 }
 
-t.test('a batch counts as it does in JSON, for the ids in its headers', async (t) => {
+t.test('a batch counts as it does in JSON, for the ids in its headers, and once', async (t) => {
   const replica = await start(t)
   const whole = {
     session_id: randomUUID(),
