@@ -1,5 +1,6 @@
 // The status page in a browser.
 
+import { randomUUID } from 'node:crypto'
 import type { Browser, Page } from 'playwright-core'
 import t, { type Test } from 'tap'
 import { startProxy } from '../faults/proxy.js'
@@ -8,7 +9,7 @@ import { lockSnapshots, testDatabase } from '../helpers/database.js'
 import { recordSnapshot } from '../helpers/history.js'
 import { freePort } from '../helpers/postgres.js'
 import { startProcess } from '../helpers/process.js'
-import { json, logs, type SnapshotJson, startReplica } from '../helpers/replica.js'
+import { deniedLog, json, logs, type SnapshotJson, startReplica } from '../helpers/replica.js'
 
 const AGENT = 'agent-token-agent-token-1'
 const ADMIN = 'admin-token-admin-token-1'
@@ -132,9 +133,16 @@ t.test('the page shows what the API returns', { skip }, async (t) => {
   await recordSnapshot(sql, at(0.01), ['b', 'c', 'd'])
   await sql`update telemetry_snapshots set delivery_state = 'dead', delivery_attempts = 30, delivery_error = 'status 500'
     where unique_users = 3`
+  await sql`update telemetry_snapshots set missing_requests = 4, recovered_requests = 2 where unique_users = 3`
   const replica = await startReplica(t, url, { ...TOKENS, REPLICA_NAME: '<b>one</b>' })
   await replica.send({ logs: logs(900, 100) }, asAgent)
   await replica.send({ logs: logs(334, 0) }, asAgent)
+  const repeated = {
+    logs: [{ ...deniedLog, sequence_number: 0 }],
+    session_id: randomUUID(),
+    workspace_id: randomUUID(),
+  }
+  for (let n = 0; n < 3; n++) await replica.send(repeated, asAgent)
   const page = await openPage(t, replica.url)
   await enter(page, ADMIN)
   await upToDate(page)
@@ -143,6 +151,8 @@ t.test('the page shows what the API returns', { skip }, async (t) => {
   t.equal(await text(page, 'now-allowed'), shown(now.allowed_requests))
   t.equal(await text(page, 'now-allowed'), '1,234')
   t.equal(await text(page, 'now-denied'), shown(now.denied_requests))
+  t.equal(await text(page, 'now-duplicates'), '2')
+  t.equal(await text(page, 'now-missing'), '0')
   t.equal(await text(page, 'now-users'), shown(now.unique_users))
   t.equal(await text(page, 'now-workspaces'), shown(now.unique_workspaces))
 
@@ -161,6 +171,8 @@ t.test('the page shows what the API returns', { skip }, async (t) => {
     t.ok(Math.abs(total.unique_users - users) <= 1, 'merged, not summed')
     t.equal(await text(page, 'past-allowed'), shown(total.allowed_requests))
     t.equal(await text(page, 'past-denied'), shown(total.denied_requests))
+    t.equal(await text(page, 'past-missing'), '4')
+    t.equal(await text(page, 'past-recovered'), '2 recovered')
     t.equal(await page.evaluate('location.hash'), `#${range.toLowerCase()}`)
   }
   const charts = page.getByRole('slider')
@@ -175,7 +187,7 @@ t.test('the page shows what the API returns', { skip }, async (t) => {
   t.equal(await rows.count(), snapshots.length)
   t.match(
     (await rows.nth(0).innerText()).split('\t'),
-    ['', '30 min', '10', '1', '3', '3', '1', 'schedule', 'dead (30 attempts, status 500)'].map(
+    ['', '30 min', '10', '1', '0', '4', '2', '3', '3', '1', 'schedule', 'dead (30 attempts, status 500)'].map(
       (cell) => new RegExp(cell.replace(/[()]/g, '\\$&')),
     ),
   )

@@ -18,7 +18,10 @@ export const RANGES = /** @type {const} */ ({
 const PAGE = 500
 const MAX_PAGES = 3
 
-/** @typedef {{ unique_users: number, unique_workspaces: number, allowed_requests: number, denied_requests: number }} Counts */
+/**
+ * @typedef {{ unique_users: number, unique_workspaces: number, allowed_requests: number, denied_requests: number,
+ *   duplicate_requests: number, missing_requests: number, recovered_requests: number }} Counts
+ */
 /** @typedef {Counts & { snapshots: number }} Usage */
 /** @typedef {Counts & { start: number, end: number }} Interval one bucket or period; times in ms since 1970 */
 /**

@@ -45,6 +45,10 @@ function writeCounts(prefix, counts) {
   write(`${prefix}-allowed`, number(counts.allowed_requests))
   write(`${prefix}-denied`, number(counts.denied_requests))
   write(`${prefix}-share`, share(counts.denied_requests, counts.allowed_requests))
+  write(`${prefix}-duplicates`, number(counts.duplicate_requests))
+  write(`${prefix}-missing`, number(counts.missing_requests))
+  const { recovered_requests: recovered } = counts
+  write(`${prefix}-recovered`, recovered === 0 ? '' : `${number(recovered)} recovered`)
   write(`${prefix}-users`, number(counts.unique_users))
   write(`${prefix}-workspaces`, number(counts.unique_workspaces))
 }
@@ -72,11 +76,14 @@ export function showHistory({ from, to, total, requests, buckets, perRequest, pe
 
 /** @param {SnapshotPage['snapshots']} snapshots */
 export function showSnapshots(snapshots) {
-  fill('snapshots', snapshots, 9, 'No snapshots yet. The first one ends the current period.', (snapshot) => [
+  fill('snapshots', snapshots, 12, 'No snapshots yet. The first one ends the current period.', (snapshot) => [
     time(snapshot.period_end),
     duration(snapshot.period_duration_ms),
     snapshot.allowed_requests,
     snapshot.denied_requests,
+    snapshot.duplicate_requests,
+    snapshot.missing_requests,
+    snapshot.recovered_requests,
     snapshot.unique_users,
     snapshot.unique_workspaces,
     snapshot.replicas,
