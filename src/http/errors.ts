@@ -92,7 +92,7 @@ export const TooManySessions = createError(
 )
 export const OutcomeUnknown = createError(
   'OUTCOME_UNKNOWN',
-  'not committed in time: the batch will be counted once the database is available, so a retry may count it twice',
+  'not committed in time: the batch will be counted once the database is available; a retry counts once only with a session_id',
   504,
 )
 export const Overloaded = createError('OVERLOADED', 'this replica is overloaded: retry later', 503)

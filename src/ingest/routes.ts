@@ -76,8 +76,9 @@ export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config; timing: T
       operationId: 'sendBoundaryLogs',
       summary: 'Send a batch of boundary logs',
       description:
-        'A response other than 2xx and 504 means that nothing was counted, so the batch can be sent again. ' +
-        'After 504, sending it again may count it twice. The body may be compressed with gzip. Without a JWT, JSON ' +
+        'A response other than 2xx and 504 means that nothing was counted. A batch with a session_id can be sent again ' +
+        'after any response, to any replica: each of its logs counts once. Without a session_id, sending a batch again ' +
+        'after 504 or without a response may count it twice. The body may be compressed with gzip. Without a JWT, JSON ' +
         'must contain workspace_id and owner_id in the body, and protobuf requires both in its headers.',
       tags: ['agent'],
       security: [{ agent: [] }],
