@@ -93,6 +93,16 @@ class ProtobufReader {
   }
 
   #tag(end: number): number {
+    // Those of this message have one byte.
+    const first = this.#at < end ? (this.#bytes[this.#at] ?? 0) : 0
+    if (first >= 8 && first < 0x80) {
+      this.#at++
+      return first
+    }
+    return this.#otherTag(end)
+  }
+
+  #otherTag(end: number): number {
     const start = this.#at
     const tag = this.#varint(end)
     if (tag < 8 || tag > 0xff_ff_ff_ff || this.#at - start > 5) this.#fail('a tag that names no field')
@@ -101,6 +111,21 @@ class ProtobufReader {
 
   /** Of 64 bits, unsigned: exact up to 2^53, and more than that if it is more, or negative as an int64. */
   #varint(end: number): number {
+    // Nearly all have one byte or two.
+    const first = this.#at < end ? (this.#bytes[this.#at] ?? 0) : 0x80
+    if (first < 0x80) {
+      this.#at++
+      return first
+    }
+    const second = this.#at + 1 < end ? (this.#bytes[this.#at + 1] ?? 0) : 0x80
+    if (second < 0x80) {
+      this.#at += 2
+      return (first & 0x7f) | (second << 7)
+    }
+    return this.#longVarint(end)
+  }
+
+  #longVarint(end: number): number {
     let value = 0
     for (let scale = 1; this.#at < end; scale *= 128) {
       const byte = this.#bytes[this.#at++] ?? 0
@@ -147,8 +172,12 @@ class ProtobufReader {
     let bits = 0
     let at = start
     for (; at + 16 <= stop; at += 16)
-      bits |= view.getInt32(at) | view.getInt32(at + 4) | view.getInt32(at + 8) | view.getInt32(at + 12)
-    for (; at + 4 <= stop; at += 4) bits |= view.getInt32(at)
+      bits |=
+        view.getInt32(at, true) |
+        view.getInt32(at + 4, true) |
+        view.getInt32(at + 8, true) |
+        view.getInt32(at + 12, true)
+    for (; at + 4 <= stop; at += 4) bits |= view.getInt32(at, true)
     for (; at < stop; at++) bits |= this.#bytes[at] ?? 0
     return (bits & 0x80_80_80_80) === 0
   }
