@@ -12,6 +12,7 @@ import { docs } from './http/docs.js'
 import errors, { respond, respondToInvalidHttp } from './http/error-handler.js'
 import { addFormats } from './http/formats.js'
 import { health } from './http/health.js'
+import host from './http/host.js'
 import methods from './http/methods.js'
 import metrics from './http/metrics.js'
 import openapi from './http/openapi.js'
@@ -74,6 +75,7 @@ export async function buildApp(config: Config, options: AppOptions = {}): Promis
   await app.register(errors)
   await app.register(methods)
   await app.register(metrics)
+  await app.register(host, { config })
   await app.register(shutdown, { config })
   await app.register(auth, { config })
   await app.register(database, { config, timing })

@@ -345,7 +345,8 @@ function checkSink({ SINK_URL: url, SINK_SECRET: secrets }: Config): string | un
   return undefined
 }
 
-function isLoopback(host: string): boolean {
+/** Whether `host`, in lower case, is `localhost` or a loopback address. */
+export function isLoopback(host: string): boolean {
   return host === 'localhost' || host === '::1' || (isIP(host) === 4 && host.startsWith('127.'))
 }
 

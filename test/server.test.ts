@@ -92,7 +92,7 @@ t.test('a probe that comes on an old connection while it shuts down is answered 
   await untilUnderWay(service)
   service.signal('SIGTERM')
   await untilRefused(service.port)
-  socket.write(`${body.slice(20)}GET /-/ready HTTP/1.1\r\nhost: x\r\n\r\n`)
+  socket.write(`${body.slice(20)}GET /-/ready HTTP/1.1\r\nhost: localhost\r\n\r\n`)
   const [, probe = ''] = (await answer).split(/(?=HTTP\/1\.1 )/)
   t.match(probe, /^HTTP\/1\.1 503 /)
   t.match(probe, 'SHUTTING_DOWN')

@@ -60,7 +60,7 @@ export default fp<{ config: Config }>(
 
     function check(request: FastifyRequest, role: Role): void {
       if (open) {
-        // Any web page that the user visits can send requests to a loopback address.
+        // A page of another site that only reads sends no Origin, by which host.ts rejects the rest.
         const site = request.headers['sec-fetch-site']
         if (site !== undefined && site !== 'same-origin' && site !== 'none')
           throw new Forbidden('requests from pages of other sites are rejected while no tokens are set')

@@ -368,7 +368,7 @@ t.test('bodies on their way hold no more than their budget; beyond it 503 with R
       await once(socket, 'connect')
       // Nobody knows how long a chunked body will be.
       socket.write(
-        'POST /boundary/logs HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{\r\n',
+        'POST /boundary/logs HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{\r\n',
       )
       return socket
     }),

@@ -30,7 +30,7 @@ export async function exchange(
 /** The head of a POST of `length` bytes to /boundary/logs. */
 export function head(length: number, headers: Record<string, string> = {}): string {
   const all = {
-    host: 'test',
+    host: 'localhost',
     'content-type': 'application/json',
     'content-length': String(length),
     ...headers,

@@ -323,7 +323,7 @@ t.test('a client that never finishes its body is disconnected', async (t) => {
       const answers = await Promise.all([
         exchange(replica.url, head(whole.length) + whole.slice(0, -1)),
         exchange(replica.url, head(whole.length, { 'content-encoding': 'gzip' }) + whole.slice(0, 1)),
-        exchange(replica.url, 'POST /boundary/logs HTTP/1.1\r\nhost: test\r\n'),
+        exchange(replica.url, 'POST /boundary/logs HTTP/1.1\r\nhost: localhost\r\n'),
         exchange(replica.url, 'POST'),
       ])
       for (const answer of answers) t.match(answer, /^(HTTP\/1.1 (408|400) |$)/)
@@ -347,9 +347,9 @@ t.test('bytes that are not HTTP, and headers that are too large', async (t) => {
       'nonsense\r\n\r\n',
       '\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03',
       'POST /boundary/logs HTTP/9.9\r\n\r\n',
-      `POST /boundary/logs HTTP/1.1\r\nhost: test\r\ncontent-length: -1\r\n\r\n${whole}`,
-      `POST /boundary/logs HTTP/1.1\r\nhost: test\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n`,
-      `POST /boundary/logs HTTP/1.1\r\nhost: test\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\nZZ\r\n`,
+      `POST /boundary/logs HTTP/1.1\r\nhost: localhost\r\ncontent-length: -1\r\n\r\n${whole}`,
+      `POST /boundary/logs HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n`,
+      `POST /boundary/logs HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\nZZ\r\n`,
       'POST /boundary/logs HTTP/1.1\r\nbad header\r\n\r\n',
     ])
       t.match(await exchange(replica.url, bytes), /^HTTP\/1.1 4\d\d /, JSON.stringify(bytes.slice(0, 60)))
@@ -374,7 +374,7 @@ t.test('paths that do not exist are 404', async (t) => {
     t.match(
       await exchange(
         replica.url,
-        'GET /telemetry/snapshots/%E0%A4%A HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n',
+        'GET /telemetry/snapshots/%E0%A4%A HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n',
       ),
       /^HTTP\/1.1 400 /,
     )

@@ -22,7 +22,7 @@ async function ask(url: string, head: string) {
 t.test('an error before routing has the same shape as all others', async (t) => {
   const { url } = await testDatabase(t)
   const replica = await startReplica(t, url, { REQUEST_TIMEOUT_MS: '300' })
-  const end = 'HTTP/1.1\r\nhost: test\r\nconnection: close\r\n'
+  const end = 'HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n'
   for (const [head, statusCode, code, error] of [
     [`GET /%zz ${end}\r\n`, 400, 'FST_ERR_BAD_URL', 'Bad Request'],
     [`GET /telemetry/snapshots/${'x'.repeat(101)} ${end}\r\n`, 400, 'FST_ERR_VALIDATION', 'Bad Request'],
@@ -35,7 +35,7 @@ t.test('an error before routing has the same shape as all others', async (t) => 
       'Request Header Fields Too Large',
     ],
     ['nonsense\r\n\r\n', 400, 'INVALID_HTTP', 'Bad Request'],
-    ['POST /boundary/logs HTTP/1.1\r\nhost: test\r\n', 408, 'REQUEST_TIMEOUT', 'Request Timeout'],
+    ['POST /boundary/logs HTTP/1.1\r\nhost: localhost\r\n', 408, 'REQUEST_TIMEOUT', 'Request Timeout'],
   ] as const) {
     const response = await ask(replica.url, head)
     t.equal(response.status, statusCode, head.slice(0, 60))

@@ -59,7 +59,7 @@ t.test('a client that never finishes its request is cut off at shutdown on every
   const { app, port } = await startOnBoth(t, { SHUTDOWN_TIMEOUT_MS: '400' })
   const ends = HOSTS.map(async (host) => {
     const socket = connect(port, host)
-    socket.write('POST /boundary/logs HTTP/1.1\r\nhost: test\r\ncontent-length: 100\r\n\r\n{')
+    socket.write('POST /boundary/logs HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{')
     await once(socket, 'connect')
     return once(socket.resume(), 'close')
   })

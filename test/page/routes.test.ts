@@ -103,7 +103,7 @@ t.test('no path serves any other file from the disk', async (t) => {
   ]) {
     const response = await exchange(
       replica.url,
-      `GET ${path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n`,
+      `GET ${path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n`,
     )
     t.match(response, /^HTTP\/1\.1 40[04] /, path)
     t.match(response, /"statusCode":40[04]/, path)
