@@ -4,6 +4,7 @@ import type { FastifyBaseLogger } from 'fastify'
 import fp from 'fastify-plugin'
 import { backoff, pause } from '../async.js'
 import type { Config } from '../config.js'
+import { outageLog } from '../log.js'
 import { StartError } from '../start-error.js'
 import type { Timing } from '../timing.js'
 import {
@@ -17,9 +18,12 @@ import { locateDatabase } from './locate.js'
 import { checkMigrated, migrate } from './migrate.js'
 import { readSketchKey } from './settings.js'
 import { representable } from './text.js'
+import { compact } from './upkeep.js'
 
 const FIRST_RETRY_MS = 100
 const LONGEST_RETRY_MS = 1_000
+/** Short enough that the embedded PostgreSQL writes no more than some tens of megabytes meanwhile. */
+const UPKEEP_MS = 5_000
 
 /** What a replica reads at start. */
 interface Shared {
@@ -44,6 +48,11 @@ declare module 'fastify' {
 export default fp<{ config: Config; timing: Timing }>(
   async (app, { config, timing }) => {
     const { target, name, stop } = await locateDatabase(config, app.log.info.bind(app.log))
+    const isEmbedded = config.DATABASE_URL === undefined
+    if (isEmbedded && config.ACK === 'durable')
+      app.log.warn(
+        'ACK=durable with the embedded PostgreSQL: a batch that was acknowledged survives the end of the process, but not a power failure: set DATABASE_URL for that',
+      )
     let isPrepared = false
     const database = connectDatabase({
       target,
@@ -62,6 +71,10 @@ export default fp<{ config: Config; timing: Timing }>(
       return shared
     })
     prepared.catch(() => {}) // the server awaits it and exits; elsewhere, the replica is never ready
+    const upkeep = isEmbedded
+      ? prepared.then(() => keepCompact(database, app.log, app.shutdown.signal))
+      : undefined
+    upkeep?.catch(() => {}) // the rejection of `prepared`
 
     app.decorate('database', {
       async run(work, deadlineMs) {
@@ -82,6 +95,7 @@ export default fp<{ config: Config; timing: Timing }>(
     )
 
     app.addHook('onClose', async () => {
+      await upkeep?.catch(() => {})
       await database.close()
       await stop()
     })
@@ -111,6 +125,26 @@ async function prepare(
       await pause(backoff(failures, FIRST_RETRY_MS, LONGEST_RETRY_MS), { signal, ref: false })
       signal.throwIfAborted()
     }
+  }
+}
+
+/** Keeps the embedded PostgreSQL small until `signal` is aborted. */
+async function keepCompact(database: Database, log: FastifyBaseLogger, signal: AbortSignal): Promise<void> {
+  const failures = outageLog(
+    log,
+    'warn',
+    'the embedded PostgreSQL was not vacuumed: it will be retried',
+    'the embedded PostgreSQL is vacuumed again',
+  )
+  while (!signal.aborted) {
+    try {
+      const bytes = await database.run(compact)
+      if (bytes !== undefined) log.debug({ bytes }, 'the embedded PostgreSQL was vacuumed')
+      failures.recovered()
+    } catch (err) {
+      if (!signal.aborted) failures.failed({ err })
+    }
+    await pause(UPKEEP_MS, { signal, ref: false })
   }
 }
 

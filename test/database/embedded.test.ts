@@ -10,6 +10,7 @@ import { type ServiceProcess, startProcess } from '../helpers/process.js'
 import { logs } from '../helpers/replica.js'
 import { until } from '../helpers/until.js'
 
+const WARN = 40
 const ERROR = 50
 
 /** Tests run two at a time, but for the first, which makes what the others copy. */
@@ -172,6 +173,55 @@ const withoutPackages = asModule(`
         throw Object.assign(new Error('Cannot find package ' + specifier), { code: 'ERR_MODULE_NOT_FOUND' })
       }`),
   )})`)
+
+t.test('however much is flushed, the data stays small', async (t) => {
+  const directory = await dataDir(t)
+  const service = await startProcess(t, { DATA_DIR: directory, ACK: 'durable', LOG_LEVEL: 'debug' })
+  const vacuumed = () => service.logs.filter(({ msg }) => msg === 'the embedded PostgreSQL was vacuumed')
+  let sent = 0
+  // New ids each time, so that each flush writes its sketches anew.
+  const send = async () => {
+    while (vacuumed().length < 3) {
+      t.equal((await service.send({ logs: logs(3, 2) })).status, 202)
+      sent++
+    }
+  }
+  await Promise.all([send(), send(), send()])
+
+  const written = vacuumed().reduce((sum, { bytes }) => sum + Number(bytes), 0)
+  const size = await sizeOf(directory)
+  t.comment(`${written} bytes written by ${sent} batches, ${size} bytes in ${directory}`)
+  t.ok(written > 3 * 32 * 1_048_576)
+  t.ok(size < MAX_DATA_BYTES, `${size} bytes`)
+  t.hasStrict(await json(service.get('/telemetry/snapshot')), {
+    allowed_requests: 3 * sent,
+    denied_requests: 2 * sent,
+  })
+})
+
+/** A new data directory has about 40 MB, the log that is kept up to 80 MB. */
+const MAX_DATA_BYTES = 256 * 1_048_576
+
+async function sizeOf(directory: string): Promise<number> {
+  const files = await readdir(directory, { recursive: true, withFileTypes: true })
+  const sizes = files
+    .filter((file) => file.isFile())
+    .map((file) => stat(join(file.parentPath, file.name)).catch(() => ({ size: 0 }))) // removed meanwhile
+  return (await Promise.all(sizes)).reduce((sum, { size }) => sum + size, 0)
+}
+
+t.test('ACK=durable warns that a power failure may lose what was acknowledged', async (t) => {
+  const env = { DATA_DIR: await dataDir(t) }
+  const memory = await startProcess(t, env)
+  t.strictSame(
+    memory.logs.filter(({ msg }) => msg.includes('power failure')),
+    [],
+  )
+  memory.signal('SIGTERM')
+  await memory.exited
+  const durable = await startProcess(t, { ...env, ACK: 'durable' })
+  t.equal((await durable.log('but not a power failure: set DATABASE_URL')).level, WARN)
+})
 
 for (const [how, code] of [
   ['throws', "throw new Error('out of memory, say')"],
