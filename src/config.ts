@@ -115,7 +115,7 @@ export const SettingsSchema = Type.Object({
     }),
   ),
   BODY_LIMIT_BYTES: integer(
-    4_194_304,
+    1_048_576,
     1024,
     67_108_864,
     'Maximum size of a request body, before and after decompression.',

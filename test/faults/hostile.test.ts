@@ -18,7 +18,7 @@ import { until } from '../helpers/until.js'
 
 const SEED = Number(process.env.SEED ?? Date.now() % 2 ** 31)
 const MB = 1024 * 1024
-const BODY_LIMIT = 4 * MB
+const BODY_LIMIT = MB
 
 setFlagsFromString('--expose-gc')
 const collectGarbage = runInNewContext('gc') as () => void
