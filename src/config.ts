@@ -132,6 +132,12 @@ export const SettingsSchema = Type.Object({
     10_000_000,
     'Number of workspaces, and of users, up to which a replica counts exactly; beyond it, it estimates.',
   ),
+  NEW_IDS_LIMIT: integer(
+    100_000,
+    0,
+    10_000_000,
+    'Maximum number of new workspaces, and of new users, per credential and period; beyond it, requests are counted and ids are not; 0 disables the limit.',
+  ),
   SNAPSHOT_RETENTION_DAYS: integer(400, 1, 36_500, 'Number of days for which snapshots are kept.'),
   SESSION_RETENTION_DAYS: integer(
     30,

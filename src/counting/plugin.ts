@@ -2,19 +2,29 @@
 
 import { randomUUID } from 'node:crypto'
 import fp from 'fastify-plugin'
-import type { Config } from '../config.js'
+import { type Config, isOpen } from '../config.js'
 import { DatabaseUnavailable, OutcomeUnknown, TooManySessions } from '../http/errors.js'
 import { outageLog } from '../log.js'
 import type { Timing } from '../timing.js'
 import { version } from '../version.js'
 import { applyFlush, type Replica, registerReplica } from './flush.js'
 import { CommitTimeoutError, Flusher } from './flusher.js'
+import { type Kind, NewIds } from './new-ids.js'
 import { sessionHash } from './sessions.js'
 import { sketchHash } from './sketch.js'
 import { Tracker } from './tracker.js'
 
 /** The replica is not ready if its oldest unflushed usage is older than this many flush intervals. */
 const STALE_INTERVALS = 10
+
+/** A batch, as Tracker.track() takes it. */
+type Batch = [
+  workspaceId: string,
+  ownerId: string,
+  allowed: number,
+  denied: number,
+  session: Parameters<Tracker['track']>[4],
+]
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -23,8 +33,11 @@ declare module 'fastify' {
       readonly tracker: Tracker
       /** Resolves once everything tracked before the call is in the database. */
       flush(): Promise<void>
-      /** Counts a batch; with ACK=durable, resolves once it is committed. */
-      count(...batch: Parameters<Tracker['track']>): void | Promise<void>
+      /**
+       * Counts a batch; with ACK=durable, resolves once it is committed. NEW_IDS_LIMIT applies to `credential`, unless
+       * it is undefined: a JWT, which has one workspace and one owner.
+       */
+      count(credential: string | undefined, ...batch: Batch): void | Promise<void>
       /** Why this replica is not ready; undefined if it is. */
       readonly unready: string | undefined
       /** Whether all usage is in the database; valid after close. */
@@ -39,6 +52,21 @@ export default fp<{ config: Config; timing: Timing }>(
     const tracker = new Tracker(config.EXACT_LIMIT)
     const { metrics, database, shutdown } = app
 
+    const overLimit = metrics.counter(
+      'boundary_usage_ids_over_limit_total',
+      'Ids that were not counted, because their credential had added NEW_IDS_LIMIT ids of that kind to the period.',
+      'kind',
+      ['workspace', 'user'],
+    )
+    const newIds = new NewIds(config.NEW_IDS_LIMIT, () =>
+      app.log.warn(
+        { limit: config.NEW_IDS_LIMIT },
+        'a credential has reached NEW_IDS_LIMIT: until the next period, its requests are counted and its new ids are not',
+      ),
+    )
+    /** Without tokens, all clients are one: each could have many addresses. */
+    const open = isOpen(config)
+
     const closing = new AbortController()
     const failures = outageLog(app.log, 'error', 'flush failed: it will be retried', 'flushes work again')
     const flusher = new Flusher({
@@ -51,7 +79,10 @@ export default fp<{ config: Config; timing: Timing }>(
           metrics.duplicates.inc(outcome.duplicates)
           metrics.flushLastSuccess.set(Date.now() / 1000)
           failures.recovered()
-          if (outcome.newPeriod) app.log.info('period opened')
+          if (outcome.newPeriod) {
+            newIds.forget()
+            app.log.info('period opened')
+          }
         } else if (database.up) failures.failed({ err: outcome.error }) // the database plugin logs an outage
         logReadiness()
       },
@@ -77,18 +108,29 @@ export default fp<{ config: Config; timing: Timing }>(
       else app.log.warn({ reason }, 'not ready')
     }
 
+    function isAdmitted(credential: string, kind: Kind, id: string): boolean {
+      if (!tracker.isNew(kind, id) || newIds.admit(open ? '' : credential, kind)) return true
+      overLimit[kind === 'workspaces' ? 'workspace' : 'user']++
+      return false
+    }
+
     // Rejects before tracking: a rejected batch must not be counted.
-    function count(...batch: Parameters<Tracker['track']>): void {
+    function count(credential: string | undefined, ...batch: Batch): void {
       if (tracker.isFull) throw new DatabaseUnavailable()
-      const [, , , , session] = batch
+      const [workspaceId, ownerId, allowed, denied, session] = batch
       if (session && tracker.isFullOfSessions) throw new TooManySessions()
-      tracker.track(...batch)
+      if (credential === undefined || allowed + denied === 0) tracker.track(...batch)
+      else
+        tracker.track(workspaceId, ownerId, allowed, denied, session, {
+          workspaces: isAdmitted(credential, 'workspaces', workspaceId),
+          users: isAdmitted(credential, 'users', ownerId),
+        })
       if (tracker.isFlushDue) flusher.hurry()
     }
 
-    async function countDurably(...batch: Parameters<Tracker['track']>): Promise<void> {
+    async function countDurably(credential: string | undefined, ...batch: Batch): Promise<void> {
       if (!database.isPrepared || flusher.isFailing) throw new DatabaseUnavailable()
-      count(...batch)
+      count(credential, ...batch)
       try {
         await flusher.commit(timing.commitDeadlineMs)
       } catch (error) {

@@ -48,6 +48,10 @@ export class Sketch {
     return (before & mask) === 0
   }
 
+  has(position: Position): boolean {
+    return ((this.#bytes[position >> 3] ?? 0) & (0x80 >> (position & 7))) !== 0
+  }
+
   /** Turns this into the sketch of the union of both sets. */
   merge(other: Sketch): void {
     for (let index = 0; index < this.#bytes.length; index++)

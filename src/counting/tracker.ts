@@ -85,7 +85,8 @@ export class Tracker {
 
   /**
    * Counts one batch. Ids are in canonical form. Must not be called while `isFull`, nor with a session while
-   * `isFullOfSessions`. A batch of skipped logs tracks no workspace and no user.
+   * `isFullOfSessions`. A batch of skipped logs tracks no workspace and no user. Of the two ids, only those in `added`
+   * join the distinct counts.
    */
   track(
     workspaceId: string,
@@ -93,10 +94,11 @@ export class Tracker {
     allowed: number,
     denied: number,
     session?: { readonly id: string; readonly numbers: Numbers },
+    added = { workspaces: true, users: true },
   ): void {
     if (allowed + denied > 0) {
-      this.#add('workspaces', workspaceId)
-      this.#add('users', ownerId)
+      if (added.workspaces) this.#add('workspaces', workspaceId)
+      if (added.users) this.#add('users', ownerId)
     }
     if (session) this.#pending.sessions.add(workspaceId, session.id, session.numbers)
     else {
@@ -104,6 +106,12 @@ export class Tracker {
       this.#pending.denied += denied
     }
     this.#pending.since ??= this.#now()
+  }
+
+  /** Whether `id` would change the period's distinct count. */
+  isNew(kind: Kind, id: string): boolean {
+    if (this.#pending.ids[kind].has(id)) return false // the period holds every pending id
+    return this.#period[kind].isNew(id, this.#hash)
   }
 
   #add(kind: Kind, id: string): void {

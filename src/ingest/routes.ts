@@ -122,7 +122,14 @@ export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config; timing: T
       // The number of a skipped log counts as received.
       const committed =
         allowed + denied + (session ? skipped : 0) > 0
-          ? counting.count(ids.workspaceId, ids.ownerId, allowed, denied, session)
+          ? counting.count(
+              request.identity ? undefined : request.credential,
+              ids.workspaceId,
+              ids.ownerId,
+              allowed,
+              denied,
+              session,
+            )
           : undefined
       if (committed === undefined) return void accept()
       return committed.then(() => {
