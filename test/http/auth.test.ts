@@ -215,11 +215,7 @@ t.test('agents can use tokens and JWTs side by side', async (t) => {
     t,
     await replica.send({ workspace_id: undefined }, bearer(AGENT)),
     400,
-<<<<<<< HEAD
-    /^\/workspace_id is required/,
-=======
     /^\/workspace_id is required$/,
->>>>>>> 4a52c4c (Answer in open mode only what addresses localhost, and reject two Host headers)
   )
 })
 
