@@ -68,9 +68,9 @@ async function checkPeriod(t: Test, database: Database, sql: postgres.Sql): Prom
   outcomes.push(await flushNext(database, tracker, replica, 2))
   outcomes.push(await flushNext(database, tracker, replica, 2))
   t.strictSame(outcomes, [
-    { result: 'applied', newPeriod: true },
-    { result: 'applied', newPeriod: false },
-    { result: 'applied', newPeriod: false },
+    { result: 'applied', newPeriod: true, duplicates: 0 },
+    { result: 'applied', newPeriod: false, duplicates: 0 },
+    { result: 'applied', newPeriod: false, duplicates: 0 },
   ])
 
   const counts = {
@@ -83,6 +83,9 @@ async function checkPeriod(t: Test, database: Database, sql: postgres.Sql): Prom
     unique_users_summed: 2,
     allowed_requests: 9,
     denied_requests: 3,
+    duplicate_requests: 0,
+    missing_requests: 0,
+    recovered_requests: 0,
   }
   const preview = await database.run((db) => previewSnapshot(db, replica.replicaId))
   t.hasStrict(preview, counts)
@@ -127,6 +130,9 @@ async function checkPeriod(t: Test, database: Database, sql: postgres.Sql): Prom
     unique_users: 2,
     allowed_requests: 9,
     denied_requests: 3,
+    duplicate_requests: 0,
+    missing_requests: 0,
+    recovered_requests: 0,
   })
   const start = new Date(Date.UTC(to.getUTCFullYear(), to.getUTCMonth()))
   t.strictSame(usage.buckets.at(-1)?.start, start)
@@ -155,7 +161,8 @@ async function flushNext(
   replica: Parameters<typeof applyFlush>[1],
   ids: number,
 ) {
-  for (let n = 0; n < ids; n++) tracker.track(`workspace ${n}`, `user ${n}`, n === 0 ? 3 : 0, 1 - n)
+  for (let n = 0; n < ids; n++)
+    tracker.track(`workspace ${n}`, `user ${n}`, n === 0 ? 4 - ids : 1, n === 0 ? 1 : 0)
   const flush = tracker.nextFlush()
   if (!flush) throw new Error('nothing to flush')
   const outcome = await database.run((db) => applyFlush(db, replica, flush))

@@ -52,10 +52,10 @@ t.test(
     proxy.judge(() => 'pass')
     await until(async () => (await replica.post('/telemetry/snapshot')).ok, { what: 'a snapshot' })
     const { snapshots } = await json<{ snapshots: SnapshotJson[] }>(replica.get('/telemetry/snapshots'))
-    t.strictSame(
-      snapshots.map(({ allowed_requests, denied_requests }) => [allowed_requests, denied_requests]),
-      [[4, 2]],
-    )
+    // A POST that was answered 503 may have committed: its response came after the deadline.
+    const sum = (counts: number[]) => counts.reduce((a, b) => a + b, 0)
+    t.equal(sum(snapshots.map(({ allowed_requests }) => allowed_requests)), 4)
+    t.equal(sum(snapshots.map(({ denied_requests }) => denied_requests)), 2)
   },
 )
 
