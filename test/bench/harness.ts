@@ -1,6 +1,7 @@
 // What the benchmarks share: servers on a core of their own, load from another, rounds, and ratios that hold.
 
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process'
+import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { readdirSync, readFileSync } from 'node:fs'
 import { availableParallelism, cpus } from 'node:os'
@@ -107,6 +108,8 @@ export interface Load {
   headers: Record<string, string>
   connections: number
   seconds: number
+  /** Whether each request is of a session of its own, instead of repeating the bodies' sessions. */
+  hasNewSessions?: boolean
 }
 
 /** How many different bodies there are, by logs. */
@@ -148,7 +151,7 @@ export interface Measured extends Rates {
  */
 export async function load(
   server: Server,
-  { bodies, headers, connections, seconds }: Load,
+  { bodies, headers, connections, seconds, hasNewSessions = false }: Load,
   clock: () => number = () => performance.now(),
 ): Promise<Measured> {
   const share = Math.ceil(bodies.length / connections)
@@ -167,7 +170,12 @@ export async function load(
     setupClient(client) {
       const first = share * given++
       client.setRequests(
-        Array.from({ length: share }, (_, n) => ({ body: bodies[(first + n) % bodies.length] ?? '' })),
+        Array.from({ length: share }, (_, n) => {
+          const body = bodies[(first + n) % bodies.length] ?? ''
+          if (!hasNewSessions) return { body }
+          const renewed = sessionRenewer(body)
+          return { setupRequest: (request: autocannon.Request) => ({ ...request, body: renewed() }) }
+        }),
       )
     },
   })
@@ -178,6 +186,20 @@ export async function load(
     requestsPerSecond: (answered / (clock() - startedAt)) * 1000,
     p99Ms: result.latency.p99,
     cpuMicros: ((cpuSeconds(server.pid) - cpu) / answered) * 1e6,
+  }
+}
+
+/** Copies of a body, each with a session id of its own. */
+function sessionRenewer(body: string | Buffer): () => Buffer {
+  const bytes = Buffer.from(body)
+  const uuid = '[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}'
+  const match = new RegExp(`"session_id":"(${uuid})"|^[^]{0,3}(${uuid})`).exec(bytes.toString('latin1'))
+  const id = match?.[1] ?? match?.[2]
+  if (id === undefined) throw new Error('a body without a session')
+  const offset = bytes.indexOf(id)
+  return () => {
+    bytes.write(randomUUID(), offset, 'latin1')
+    return bytes
   }
 }
 

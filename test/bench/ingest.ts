@@ -46,7 +46,7 @@ pinLoad()
 console.log(machine)
 const postgres = await startPostgres({ fsync: 'on', full_page_writes: 'on' })
 try {
-  await runParts({ json, durable, loop }, positionals)
+  await runParts({ json, sessions, durable, loop }, positionals)
 } finally {
   await postgres.remove()
 }
@@ -92,6 +92,36 @@ async function json(): Promise<void> {
         protobuf: { start: service, plan: loadOf(1_000, 'protobuf', { seconds: 2 }) },
       },
       goal: { to: 'JSON', atLeast: 2.5 },
+    })
+}
+
+/** Every batch begins a session: the replica keeps its numbers, and the database gets a row for it. */
+async function sessions(): Promise<void> {
+  const service = () => startService({ DATABASE_URL: postgres.url })
+  const options = { seconds: 2, hasNewSessions: true }
+  for (const logs of sizes) {
+    const plan = loadOf(logs, 'json', options)
+    await compare({
+      title: `JSON, ${logs} logs a batch, each of a new session`,
+      logs,
+      stretchMs: 100,
+      runs: {
+        fastify: { start: () => startFloor('fastify'), plan },
+        service: { start: service, plan },
+      },
+      goal: { to: 'fastify', atLeast: logs < 100 ? 0.95 : logs < 1_000 ? 1.15 : 1.65 },
+    })
+  }
+  if (sizes.includes(1_000))
+    await compare({
+      title: 'Protobuf against JSON, 1,000 logs a batch, each of a new session',
+      logs: 1_000,
+      stretchMs: 100,
+      runs: {
+        JSON: { start: service, plan: loadOf(1_000, 'json', options) },
+        protobuf: { start: service, plan: loadOf(1_000, 'protobuf', options) },
+      },
+      goal: { to: 'JSON', atLeast: 2 },
     })
 }
 
