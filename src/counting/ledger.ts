@@ -1,7 +1,7 @@
 // The ledger's part of a flush: which numbers of its sessions count, and which of them were counted before.
 
 import { type SQL, sql } from 'drizzle-orm'
-import type { Runs, SessionHash, Sessions } from './sessions.js'
+import type { SessionHash, Sessions } from './sessions.js'
 
 /** A row keeps so many of its highest holes; those below are closed. */
 export const MAX_HOLES = 5_000
@@ -110,17 +110,9 @@ export function ledgerOf(sessions: Sessions, keyOf: SessionHash): SQL {
 function toJson(sessions: Sessions, keyOf: SessionHash): string {
   const members: string[] = []
   for (const session of sessions) {
-    const [allowed, denied, skipped] = (['allowed', 'denied', 'skipped'] as const).map((decision) =>
-      multirange(session.of(decision)),
-    )
+    const { allowed, denied, skipped } = session.toMultiranges()
     const key = keyOf(session.workspaceId, session.sessionId)
     members.push(`"${key}":["${allowed}","${denied}","${skipped}",${session.allowed},${session.denied}]`)
   }
   return `{${members.join(',')}}`
-}
-
-function multirange(runs: Runs): string {
-  let text = ''
-  for (let i = 0; i < runs.length; i += 2) text += `${i === 0 ? '' : ','}[${runs[i]},${runs[i + 1]})`
-  return `{${text}}`
 }

@@ -25,15 +25,7 @@ export function sessionHash(key: Uint8Array): SessionHash {
   const secret = createSecretKey(key)
   return (workspaceId, sessionId) => {
     const hex = createHmac('sha256', secret).update(`${workspaceId} ${sessionId}`, 'latin1').digest('hex')
-    return [
-      [0, 8],
-      [8, 12],
-      [12, 16],
-      [16, 20],
-      [20, 32],
-    ]
-      .map(([from, to]) => hex.slice(from, to))
-      .join('-')
+    return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20, 32)}`
   }
 }
 
@@ -150,13 +142,16 @@ export class Session {
     return repeated
   }
 
-  /** The runs of one decision. */
-  of(decision: Decision): number[] {
-    const wanted = DECISIONS.indexOf(decision)
-    const runs: number[] = []
-    for (let i = 0; i < this.#runs.length; i += 3)
-      if (this.#runs[i + 2] === wanted) runs.push(at(this.#runs, i), at(this.#runs, i + 1))
-    return runs
+  /** The numbers of each decision, as PostgreSQL writes a multirange. */
+  toMultiranges(): Record<Decision, string> {
+    const texts = ['', '', '']
+    for (let i = 0; i < this.#runs.length; i += 3) {
+      const decision = at(this.#runs, i + 2)
+      const text = texts[decision] ?? ''
+      texts[decision] = `${text}${text === '' ? '' : ','}[${this.#runs[i]},${this.#runs[i + 1]})`
+    }
+    const [allowed, denied, skipped] = texts
+    return { allowed: `{${allowed}}`, denied: `{${denied}}`, skipped: `{${skipped}}` }
   }
 
   /** Walks both lists in order: parts of an arriving run that lie in known runs repeat, the others are new. */
