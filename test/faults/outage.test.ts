@@ -1,10 +1,11 @@
 // A database that is away, or takes what it is sent and never answers: nothing waits for ever, nothing storms.
 
+import { randomUUID } from 'node:crypto'
 import { sql } from 'drizzle-orm'
 import t from 'tap'
 import { testDatabase } from '../helpers/database.js'
 import { startProcess } from '../helpers/process.js'
-import { json, logs, type Replica, type SnapshotJson, startReplica } from '../helpers/replica.js'
+import { allowedLog, json, logs, type Replica, type SnapshotJson, startReplica } from '../helpers/replica.js'
 import { until } from '../helpers/until.js'
 import { startProxy } from './proxy.js'
 
@@ -34,6 +35,31 @@ t.test('with the database away each try is one connection, and all is flushed wh
   await untilFlushed(replica)
   t.hasStrict(await json(replica.get('/telemetry/snapshot')), { allowed_requests: sent })
 })
+
+t.test(
+  'after an outage in which agents sent everything to another replica, the flush is all duplicates',
+  async (t) => {
+    const { url } = await testDatabase(t)
+    const proxy = await startProxy(t, Number(new URL(url).port))
+    const away = await startReplica(t, proxy.through(url), { FLUSH_INTERVAL_MS: '200' })
+    const other = await startReplica(t, url)
+    proxy.setAway(true)
+    const sessions = 200
+    for (let n = 0; n < sessions; n++) {
+      const numbered = Array.from({ length: 50 }, (_, number) => ({ ...allowedLog, sequence_number: number }))
+      const batch = { workspace_id: randomUUID(), session_id: randomUUID(), logs: numbered }
+      for (const replica of [away, other]) t.equal((await replica.send(batch)).status, 202)
+    }
+    await other.app.counting.flush()
+    proxy.setAway(false)
+    await untilFlushed(away)
+    t.hasStrict(await json(away.get('/telemetry/snapshot')), {
+      allowed_requests: 50 * sessions,
+      duplicate_requests: 50 * sessions,
+      unique_workspaces_summed: 2 * sessions,
+    })
+  },
+)
 
 t.test(
   'flushes and snapshots give up at their deadline, and all is there when it answers again',
