@@ -201,7 +201,7 @@ export const MAX_REPLICAS = 10_000
 
 /** The registered replicas, oldest first: the newest MAX_REPLICAS of them. */
 export async function listReplicas(db: Executor) {
-  const { last_flush_seq: _, ...columns } = getTableColumns(boundaryUsageReplicas)
+  const { last_flush_seq: _seq, has_ledger: _ledger, ...columns } = getTableColumns(boundaryUsageReplicas)
   const newestFirst = await db
     .select(columns)
     .from(boundaryUsageReplicas)
