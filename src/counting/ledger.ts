@@ -53,7 +53,7 @@ const hasHoles = (received: SQL, from: SQL) =>
  * Sessions are locked in the order of their keys, so two flushes never wait for each other. The comparison with
  * `received` is made in DO UPDATE, on the locked row: of two replicas that deliver a log at the same moment, the second
  * finds it there. A flush carries each session's counts next to its runs, and looks the runs up, by key, only if any
- * number was received before. OFFSET 0 keeps the planner from evaluating an expression once per mention.
+ * number was received before, or if there are so many that those of a new session would close holes. OFFSET 0 keeps the planner from evaluating an expression once per mention.
  */
 export function ledgerOf(sessions: Sessions, keyOf: SessionHash): SQL {
   const runsOf = (decision: number) =>
@@ -85,20 +85,27 @@ export function ledgerOf(sessions: Sessions, keyOf: SessionHash): SQL {
         (received, counted_from, untold, has_new_holes, added_allowed, added_denied, added_missing,
          added_recovered, last_seen_at) = (
           select kept.received,
-            case when (select has_older from arriving) then upper(kept.received) else session.counted_from end,
+            case when has_older then upper(kept.received) else session.counted_from end,
             case when isempty(session.untold) then session.untold else session.untold - kept.received end,
-            not (select has_older from arriving) and ${hasHoles(sql`kept.received`, from)},
+            ${hasHoles(sql`kept.received`, from)},
             case when repeats then ${sizeOf(sql`${runsOf(0)} - before`)} else excluded.added_allowed end,
             case when repeats then ${sizeOf(sql`${runsOf(1)} - before`)} else excluded.added_denied end,
             kept.missing,
-            case when lower(excluded.received) < session.told_to then ${sizeOf(sql`
-              (excluded.received - before - session.untold) * int8multirange(int8range(0, session.told_to))`)}
+            case when lower(arrived) < session.told_to then ${sizeOf(sql`
+              (arrived - before - session.untold) * int8multirange(int8range(0, session.told_to))`)}
             else 0 end,
             case when session.last_seen_at < now() - interval '1 minute' then now() else session.last_seen_at end
           from (
-            select before, before && excluded.received as repeats, before + excluded.received as received,
-              greatest(session.counted_from, session.told_to) as missing_from
-            from (select session.received + '{}'::int8multirange as before offset 0) as stored
+            select before, arrived, has_older, before && arrived as repeats, before + arrived as received,
+              case when has_older then upper(before + arrived)
+                else greatest(session.counted_from, session.told_to) end as missing_from
+            from (
+              select session.received + '{}'::int8multirange as before,
+                case when pg_column_size(excluded.received) > ${sql.raw(String(MAX_HOLES_BYTES))}
+                  then ${runsOf(0)} + ${runsOf(1)} + ${runsOf(2)} else excluded.received end as arrived,
+                (select has_older from arriving) as has_older
+              offset 0
+            ) as stored
             offset 0
           ) as merged, lateral ${closeHoles(sql`merged.received`, from)} as kept
         )

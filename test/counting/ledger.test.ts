@@ -156,6 +156,22 @@ t.test(
   },
 )
 
+t.test('numbers of many runs that arrive for a known session close holes by what both have', async (t) => {
+  const { database, sql } = await testDatabase(t)
+  const one = newReplica(database)
+  one.track('s', { allowed: [0, 12, 20, 21] })
+  await one.flush()
+  const many: number[] = []
+  for (let n = 0; n < 6_000; n++) many.push(100 + 2 * n, 101 + 2 * n)
+  one.track('s', { allowed: many })
+  t.equal((await one.flush()).duplicates, 0)
+  // Holes: [12, 20), [21, 100), and 5,999 of one number, of which the lowest 999 are closed.
+  const closed = 8 + 79 + 999
+  t.strictSame(await sums(sql), { allowed: 6_013, denied: 0, duplicates: 0, missing: closed, recovered: 0 })
+  one.track('s', { allowed: [0, 12_100] })
+  t.equal((await one.flush()).duplicates, 6_013 + closed)
+})
+
 t.test('a closed hole is not missing if it was told before, or is a jump', async (t) => {
   const { database, sql } = await testDatabase(t)
   const one = newReplica(database)
