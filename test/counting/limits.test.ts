@@ -1,0 +1,54 @@
+// The limits of what a replica keeps of sessions, over HTTP.
+
+import { randomUUID } from 'node:crypto'
+import t from 'tap'
+import { startProxy } from '../faults/proxy.js'
+import { testDatabase } from '../helpers/database.js'
+import { allowedLog, deniedLog, json, startReplica } from '../helpers/replica.js'
+import { until } from '../helpers/until.js'
+
+t.test('250 runs of one session are flushed without waiting for the interval', async (t) => {
+  const { url, sql } = await testDatabase(t)
+  const replica = await startReplica(t, url, { FLUSH_INTERVAL_MS: '3600000' })
+  const flushed = async () => (await sql`select from boundary_usage_stats`).length
+  const ids = { workspace_id: randomUUID(), session_id: randomUUID() }
+  const logs = Array.from({ length: 250 }, (_, n) => ({
+    ...(n % 2 === 0 ? allowedLog : deniedLog),
+    sequence_number: n,
+  }))
+  t.equal((await replica.send({ ...ids, logs: logs.slice(0, 249) })).status, 202)
+  t.equal(await flushed(), 0)
+  t.equal((await replica.send({ ...ids, logs: logs.slice(249) })).status, 202)
+  await until(async () => (await flushed()) === 1, { what: 'a flush before its interval' })
+})
+
+t.test(
+  'beyond 100,000 runs batches of sessions are 503, others count, and both count after a flush',
+  async (t) => {
+    const { url } = await testDatabase(t)
+    const proxy = await startProxy(t, Number(new URL(url).port))
+    const replica = await startReplica(t, proxy.through(url), { FLUSH_INTERVAL_MS: '50' })
+    const { counting } = replica.app
+    proxy.setAway(true)
+    const workspace = randomUUID()
+    const numbers = { allowed: [0, 1], denied: [], skipped: [] }
+    const fill = () => {
+      for (let n = 0; n < 100_000; n++)
+        void counting.count(undefined, workspace, workspace, 1, 0, { id: randomUUID(), numbers })
+    }
+    fill()
+    await until(() => counting.tracker.unsettled !== undefined, { what: 'a frozen flush' })
+    fill()
+    const logs = [{ ...allowedLog, sequence_number: 0 }]
+    const rejected = await replica.send({ session_id: randomUUID(), logs })
+    t.equal(rejected.status, 503)
+    t.ok(rejected.headers.get('retry-after'))
+    t.hasStrict(await rejected.json(), { code: 'TOO_MANY_SESSIONS' })
+    t.equal((await replica.send({ logs })).status, 202, 'without a session')
+
+    proxy.setAway(false)
+    await until(() => counting.tracker.unflushedAge === 0, { what: 'all usage to be flushed' })
+    t.equal((await replica.send({ session_id: randomUUID(), logs })).status, 202)
+    t.hasStrict(await json(replica.get('/telemetry/snapshot')), { allowed_requests: 200_002 })
+  },
+)
