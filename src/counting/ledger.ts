@@ -52,8 +52,9 @@ const hasHoles = (received: SQL, from: SQL) =>
  *
  * Sessions are locked in the order of their keys, so two flushes never wait for each other. The comparison with
  * `received` is made in DO UPDATE, on the locked row: of two replicas that deliver a log at the same moment, the second
- * finds it there. A flush carries each session's counts next to its runs, and looks the runs up, by key, only if any
- * number was received before, or if there are so many that those of a new session would close holes. OFFSET 0 keeps the planner from evaluating an expression once per mention.
+ * finds it there. A flush carries each session's counts next to its runs. It looks the runs up, by key, only if any
+ * number was received before, or if they are so many that those of a new session would close holes. OFFSET 0 keeps the
+ * planner from evaluating an expression once per mention.
  */
 export function ledgerOf(sessions: Sessions, keyOf: SessionHash): SQL {
   const runsOf = (decision: number) =>
