@@ -193,7 +193,7 @@ export async function load(
 function sessionRenewer(body: string | Buffer): () => Buffer {
   const bytes = Buffer.from(body)
   const uuid = '[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}'
-  const match = new RegExp(`"session_id":"(${uuid})"|^[^]{0,3}(${uuid})`).exec(bytes.toString('latin1'))
+  const match = new RegExp(`"session_id":"(${uuid})"|\\x12\\x24(${uuid})`).exec(bytes.toString('latin1'))
   const id = match?.[1] ?? match?.[2]
   if (id === undefined) throw new Error('a body without a session')
   const offset = bytes.indexOf(id)
