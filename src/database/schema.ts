@@ -58,6 +58,12 @@ export const boundaryUsageReplicas = pgTable('boundary_usage_replicas', {
   started_at: time().notNull(),
   last_flush_seq: count(),
   last_flush_at: time(),
+  /** All that the replica counted before this moment is in the database. Null for a version that does not report it. */
+  reported_until: time(),
+  /** The last heartbeat. */
+  seen_at: time(),
+  /** When the process ended as asked, with nothing left to flush. */
+  stopped_at: time(),
   /** False for a version without a ledger: which numbers it counted is not known. */
   has_ledger: boolean().notNull().default(false),
 })
@@ -109,6 +115,8 @@ export const telemetrySnapshots = pgTable(
     duplicate_requests: count().default(0),
     missing_requests: count().default(0),
     recovered_requests: count().default(0),
+    /** Live replicas that had not reported up to `period_end`. Null for a version that did not check. */
+    late_replicas: integer(),
     workspaces_sketch: sketch(),
     users_sketch: sketch(),
     /** Null if there was no sink when the snapshot was taken. */
