@@ -1,21 +1,26 @@
-// npm run soak -- --minutes N [--ack memory|durable]: three replicas, agents, and everything that can go wrong.
+// npm run soak -- --minutes N [--ack memory|durable]: three replicas, agents, forwarders, and everything that can go
+// wrong.
 //
 // Every agent is a boundary: it numbers the logs of its sessions and sends each log until a batch that contains it gets
-// 202, to any replica, and in other batches than before. When the faults are over, each session sends a last log. What
-// the ledger lacks then is lost; what was counted beyond the ledger is doubled.
+// 202, to any replica, and in other batches than before. Others write to forwarders with a spool, which are killed.
+// When the faults are over, each session sends a last log. What the ledger lacks then is lost; what was counted beyond
+// the ledger is doubled.
 
 import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import postgres from 'postgres'
-import { startPostgres } from '../helpers/postgres.js'
+import { sessionHash } from '../../src/counting/sessions.js'
+import { freePort, startPostgres } from '../helpers/postgres.js'
 import { type ServiceProcess, startProcess } from '../helpers/process.js'
 import { allowedLog, deniedLog } from '../helpers/replica.js'
 import { openScope, type Scope } from '../helpers/scope.js'
+import { Forwarded } from './forwarded.js'
 import { type FaultProxy, startProxy } from './proxy.js'
 
 const REPLICAS = 3
 const AGENTS = 24
+const FORWARDERS = 2
 const AGENT_PAUSE_MS = 25
 /** How long a session lasts, on average. */
 const SESSION_MS = 60_000
@@ -49,7 +54,9 @@ const faults = {
 let unexpected = 0
 
 interface Slot {
-  proxy: FaultProxy
+  readonly proxy: FaultProxy
+  /** Where its replicas listen, one after the other: a forwarder's URLs do not change. */
+  readonly port: number
   /** Undefined while it is being replaced. */
   replica: ServiceProcess | undefined
 }
@@ -71,11 +78,18 @@ async function soak(): Promise<boolean> {
   const slots = await Promise.all(
     Array.from({ length: REPLICAS }, async (): Promise<Slot> => {
       const proxy = await startProxy(scope, server.port)
-      return { proxy, replica: await start(scope, proxy.through(server.url)) }
+      const port = await freePort()
+      return { proxy, port, replica: await start(scope, proxy.through(server.url), { PORT: String(port) }) }
     }),
   )
   const end = performance.now() + minutes * 60_000
   const ended = AbortSignal.timeout(minutes * 60_000)
+  const forwarded = new Forwarded(scope, {
+    urls: slots.map(({ port }) => `http://127.0.0.1:${port}`),
+    ended,
+    sessionMs: SESSION_MS,
+  })
+  const forwarders = Array.from({ length: FORWARDERS }, () => forwarded.run())
   const progress = setInterval(() => say(Math.max(0, end - performance.now())), 5_000)
 
   await Promise.all([
@@ -94,6 +108,7 @@ async function soak(): Promise<boolean> {
   clearInterval(progress)
   for (const slot of slots) slot.proxy.judge(() => 'pass')
   await Promise.all(sessions.map((session) => finish(session, slots)))
+  await Promise.all(forwarders.map(async (forwarder) => (await forwarder)()))
   for (const { replica } of slots) {
     replica?.signal('SIGTERM')
     const exit = await replica?.exited
@@ -109,23 +124,21 @@ async function soak(): Promise<boolean> {
   last.signal('SIGTERM')
   await last.exited
   const [counted] = await sql<Counted[]>`
-    select counted, duplicates, missing, recovered, snapshots, gaps, received, sessions
+    select counted, duplicates, missing, recovered, late, snapshots, gaps
     from (
       select sum(allowed_requests + denied_requests)::float8 as counted, sum(duplicate_requests)::float8 as duplicates,
         sum(missing_requests)::float8 as missing, sum(recovered_requests)::float8 as recovered,
-        count(*)::int as snapshots
+        count(*) filter (where late_replicas > 0)::int as late, count(*)::int as snapshots
       from telemetry_snapshots
     ) as recorded, (
       select count(*)::int as gaps from (
         select period_start <> lag(period_end) over (order by period_end) as gap from telemetry_snapshots
       ) as periods where gap
-    ) as gaps, (
-      select sum(upper(run) - lower(run))::float8 as received, count(distinct session_key)::int as sessions
-      from boundary_usage_sessions, unnest(received) as run
-    ) as ledger`
+    ) as gaps`
+  const ledger = await readLedger(sql)
   await sql.end()
   if (!counted) throw new Error('no counts')
-  return report(counted)
+  return report(counted, ledger, forwarded)
 }
 
 interface Counted {
@@ -133,11 +146,25 @@ interface Counted {
   duplicates: number
   missing: number
   recovered: number
+  /** Snapshots with late replicas. */
+  late: number
   snapshots: number
   gaps: number
-  /** Numbers in the ledger. */
-  received: number
-  sessions: number
+}
+
+/** How many logs of a session are in the ledger. */
+type Ledger = (workspaceId: string, sessionId: string) => number
+
+async function readLedger(sql: postgres.Sql): Promise<Ledger> {
+  const [settings] = await sql<{ key: string }[]>`
+    select encode(sketch_key, 'hex') as key from boundary_usage_settings`
+  if (!settings) throw new Error('the deployment has no key')
+  const keyOf = sessionHash(Buffer.from(settings.key, 'hex'))
+  const rows = await sql<{ session_key: string; received: number }[]>`
+    select session_key, (select sum(upper(run) - lower(run)) from unnest(received) as run)::float8 as received
+    from boundary_usage_sessions`
+  const received = new Map(rows.map((row) => [row.session_key, row.received]))
+  return (workspaceId, sessionId) => received.get(keyOf(workspaceId, sessionId)) ?? 0
 }
 
 async function start(
@@ -287,7 +314,9 @@ async function terminate(slots: Slot[], databaseUrl: string): Promise<void> {
 
 async function replace(slot: Slot, databaseUrl: string): Promise<void> {
   while (!over && !slot.replica)
-    slot.replica = await start(scope, slot.proxy.through(databaseUrl)).catch(() => undefined) // the database may be away
+    slot.replica = await start(scope, slot.proxy.through(databaseUrl), { PORT: String(slot.port) }).catch(
+      () => undefined, // the database may be unavailable
+    )
 }
 
 async function cut(slots: Slot[]): Promise<void> {
@@ -322,17 +351,29 @@ function say(left: number): void {
   )
 }
 
-function report(found: Counted): boolean {
-  const sent = sessions.reduce((sum, { logs }) => sum + logs, 0)
-  const lost = sent - found.received
-  const doubled = found.counted - found.received
+function report(found: Counted, ledger: Ledger, forwarded: Forwarded): boolean {
+  const made = { agents: 0, forwarders: 0 }
+  const lost = { agents: 0, forwarders: 0 }
+  for (const { ids, logs } of sessions) {
+    made.agents += logs
+    lost.agents += logs - ledger(ids.workspace_id, ids.session_id)
+  }
+  for (const { workspaceId, id, logs } of forwarded.sessions) {
+    made.forwarders += logs
+    lost.forwarders += logs - ledger(workspaceId, id)
+  }
+  const lostInAll = lost.agents + lost.forwarders
+  const doubled = found.counted + lostInAll - made.agents - made.forwarders
   const rows: [string, number | string][] = [
     ['acknowledgement', ack],
     ['minutes', minutes],
-    ['sessions', `${sessions.length}, ${found.sessions} in the ledger`],
-    ['logs, each sent until 202', sent],
+    ['sessions of agents, behind forwarders', `${sessions.length}, ${forwarded.sessions.length}`],
+    ['logs of agents, each sent until 202', made.agents],
+    ['logs written to forwarders', made.forwarders],
     ['logs counted', found.counted],
-    ['lost', lost],
+    ['lost by agents', lost.agents],
+    ['lost behind forwarders', lost.forwarders],
+    ['of at most, written just before a kill', forwarded.inDoubt],
     ['doubled', doubled],
     ['missing, recovered', `${found.missing}, ${found.recovered}`],
     ['duplicates', found.duplicates],
@@ -341,15 +382,19 @@ function report(found: Counted): boolean {
     ['logs in accepted batches', answered.accepted],
     ['logs in refused batches', answered.refused],
     ['logs in batches of unknown outcome', answered.unknown],
-    ['snapshots recorded', found.snapshots],
+    ['logs refused, dropped by forwarders', `${forwarded.refused}, ${forwarded.dropped}`],
+    ['snapshots recorded, with late replicas', `${found.snapshots}, ${found.late}`],
     ['gaps between periods', found.gaps],
     ['snapshots by hand: taken, busy, failed', `${snapshots.taken}, ${snapshots.busy}, ${snapshots.failed}`],
     ...Object.entries(faults),
+    ['kills of forwarders', forwarded.kills],
     ['responses and exits that should not be', unexpected],
   ]
   process.stdout.write(
     `\n${rows.map(([name, value]) => `${name.padEnd(42)} ${String(value).padStart(14)}`).join('\n')}\n`,
   )
-  const isLossTold = ack === 'durable' ? lost === 0 : lost === found.missing - found.recovered
-  return !isLossTold || lost < 0 || doubled !== 0 || found.gaps > 0 || unexpected > 0
+  const isLossReported = lostInAll === found.missing - found.recovered
+  const isLossBounded = ack === 'memory' || (lost.agents === 0 && lost.forwarders <= forwarded.inDoubt)
+  const isWhole = forwarded.refused === 0 && forwarded.dropped === 0
+  return !isLossReported || !isLossBounded || !isWhole || doubled !== 0 || found.gaps > 0 || unexpected > 0
 }
