@@ -4,30 +4,30 @@
 //                              record: time, session id, the logs of an entry as they follow each other in a batch
 //                              record …
 //
-// A record is a marker, the length and the CRC-32 of its content, and the content. After damage, reading goes on at the
-// next marker whose record is whole. Segments only grow; one is removed when none of its entries is held any more.
+// Segments only grow; one is removed when none of its entries is held any more.
 
 import { constants } from 'node:fs'
 import { chmod, type FileHandle, lstat, mkdir, open, readdir, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
-import { crc32 } from 'node:zlib'
 import { pause } from '../async.js'
 import { SettingsError } from './config.js'
-import { type Ids, sameIds, UUID } from './credentials.js'
+import { type Ids, sameIds } from './credentials.js'
 import { type Log, Trouble } from './log.js'
+import {
+  contentAt,
+  headerRecord,
+  logsOf,
+  readEntry,
+  readHeader,
+  readRecords,
+  sizeOf,
+  toRecord,
+} from './records.js'
 import type { Entry, Store } from './store.js'
 import type { Totals } from './totals.js'
-import { readLogs, WireError } from './wire.js'
 
-const VERSION = 1
 const SEGMENT_BYTES = 2 ** 20
 const NAME = /^(\d{16})\.segment$/
-const MARKER = Buffer.from('BUsp')
-const RECORD_HEADER_BYTES = 12
-/** What a record has before its logs: a time and a session id. */
-const ENTRY_HEADER_BYTES = 44
-/** Longer than any record that is written: a frame's logs with a number each. */
-const MAX_RECORD_BYTES = 256 * 1024
 /** How long an entry may wait for others that are written with it. */
 const GATHER_MS = 20
 const MAX_WRITE_BYTES = 256 * 1024
@@ -203,7 +203,7 @@ export class Spool {
         const bytes = Buffer.allocUnsafe(record.size)
         await handle.read(bytes, 0, record.size, record.offset)
         const content = contentAt(bytes, 0)
-        if (content !== undefined) payloads.set(entry, content.subarray(ENTRY_HEADER_BYTES))
+        if (content !== undefined) payloads.set(entry, logsOf(content))
       }
     } finally {
       await handle.close()
@@ -311,7 +311,7 @@ export class Spool {
     const segment: Segment = { name, path, ids, size: 0, live: new Set(), liveBytes: 0 }
     try {
       await handle.chmod(0o600)
-      const header = recordOf(Buffer.from(JSON.stringify({ version: VERSION, ...ids })))
+      const header = headerRecord(ids)
       await writeAt(handle, header, 0)
       segment.size = header.length
       this.#size += header.length
@@ -435,108 +435,13 @@ function groupBySegment(entries: Entry[]): Map<Segment, Entry[]> {
   return groups
 }
 
-/** What an entry takes on disk, dropped logs included. */
-function sizeOf(entry: Entry): number {
-  return entry.lengths.reduce(
-    (sum, length) => sum + Math.abs(length),
-    RECORD_HEADER_BYTES + ENTRY_HEADER_BYTES,
-  )
-}
-
-function toRecord(entry: Entry): Buffer {
-  const header = Buffer.alloc(ENTRY_HEADER_BYTES)
-  header.writeDoubleBE(entry.time)
-  header.write(entry.session.id, 8, 'latin1')
-  return recordOf(header, entry.payload ?? Buffer.alloc(0))
-}
-
-function recordOf(...parts: Buffer[]): Buffer {
-  const content = Buffer.concat(parts)
-  const header = Buffer.alloc(RECORD_HEADER_BYTES)
-  MARKER.copy(header)
-  header.writeUInt32BE(content.length, 4)
-  header.writeUInt32BE(crc32(content), 8)
-  return Buffer.concat([header, content])
-}
-
-/** The content of the record that begins there; undefined if there is no whole one. */
-function contentAt(bytes: Buffer, at: number): Buffer | undefined {
-  const start = at + RECORD_HEADER_BYTES
-  if (start > bytes.length || !bytes.subarray(at, at + MARKER.length).equals(MARKER)) return undefined
-  const length = bytes.readUInt32BE(at + 4)
-  if (length > MAX_RECORD_BYTES || start + length > bytes.length) return undefined
-  const content = bytes.subarray(start, start + length)
-  return crc32(content) === bytes.readUInt32BE(at + 8) ? content : undefined
-}
-
-interface FoundRecord {
-  content: Buffer
-  offset: number
-  size: number
-}
-
-interface End {
-  /** Places where something else than a whole record lay. */
-  damaged: number
-  /** The file ends within its first record. */
-  isCutOff: boolean
-}
-
-/** Yields the whole records. */
-function* readRecords(bytes: Buffer): Generator<FoundRecord, End, void> {
-  let damaged = 0
-  for (let at = 0; at < bytes.length; ) {
-    const content = contentAt(bytes, at)
-    if (content === undefined) {
-      damaged++
-      do at = bytes.indexOf(MARKER, at + 1)
-      while (at >= 0 && contentAt(bytes, at) === undefined)
-      if (at < 0) break
-      continue
-    }
-    const size = RECORD_HEADER_BYTES + content.length
-    yield { content, offset: at, size }
-    at += size
-  }
-  const isMarked = MARKER.subarray(0, bytes.length).equals(bytes.subarray(0, MARKER.length))
-  const needed =
-    bytes.length < RECORD_HEADER_BYTES ? RECORD_HEADER_BYTES : RECORD_HEADER_BYTES + bytes.readUInt32BE(4)
-  return { damaged, isCutOff: isMarked && bytes.length < needed }
-}
-
-/** Throws if it is of another version, or none. */
-function readHeader(content: Buffer): Ids {
-  const header: unknown = JSON.parse(content.toString())
-  if (typeof header !== 'object' || header === null) throw new Error('its first record is damaged')
-  const { version, workspaceId, ownerId } = header as Record<string, unknown>
-  if (version !== VERSION) throw new Error(`its version is ${JSON.stringify(version)}`)
-  if (
-    typeof workspaceId !== 'string' ||
-    typeof ownerId !== 'string' ||
-    !UUID.test(workspaceId) ||
-    !UUID.test(ownerId)
-  )
-    throw new Error('its first record names no ids')
-  return { workspaceId, ownerId }
-}
-
-function readEntry(content: Buffer) {
-  if (content.length <= ENTRY_HEADER_BYTES) return undefined
-  const sessionId = content.toString('latin1', 8, ENTRY_HEADER_BYTES)
-  if (!UUID.test(sessionId)) return undefined
-  try {
-    const logs = readLogs(content.subarray(ENTRY_HEADER_BYTES))
-    return logs.length > 0 ? { time: content.readDoubleBE(), sessionId, logs } : undefined
-  } catch (error) {
-    if (error instanceof WireError) return undefined
-    throw error
-  }
-}
-
 async function readSegment(path: string): Promise<Buffer> {
   const handle = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK)
   try {
-    if (!(await handle.stat()).isFile()) throw new Error('it is no file')
+    const stats = await handle.stat()
+    if (!stats.isFile()) throw new Error('it is no file')
+    if (stats.size > 2 * SEGMENT_BYTES)
+      throw new Error(`its ${stats.size} bytes are more than a forwarder writes`)
     return await handle.readFile()
   } finally {
     await handle.close()

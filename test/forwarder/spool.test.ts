@@ -1,7 +1,7 @@
 // The spool: what was read is sent, also after SIGKILL, and whatever has happened to the files.
 
 import { randomUUID } from 'node:crypto'
-import { mkdir, readdir, readFile, rm, stat, symlink, truncate, writeFile } from 'node:fs/promises'
+import { copyFile, mkdir, readdir, readFile, rm, stat, symlink, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
@@ -151,6 +151,8 @@ t.test('damaged, torn, empty and foreign segments cost their bad records and pre
   await writeFile(name(52), 'this is something else')
   await writeFile(name(53), Buffer.concat([record({ version: 2 }), bytes]))
   await mkdir(name(54))
+  await copyFile(join(spool, good), name(57))
+  await truncate(name(57), 2 ** 30) // sparse on disk, but not in memory
   await symlink(join(directory, 'elsewhere'), name(55))
   await writeFile(join(directory, 'elsewhere'), bytes)
   await symlink(join(directory, 'elsewhere'), name(56))
@@ -166,7 +168,7 @@ t.test('damaged, torn, empty and foreign segments cost their bad records and pre
   await until(async () => !(await segments()).includes(good), { what: 'the segment to be removed' })
   t.strictSame(await next.end(), { code: 0, signal: null })
   t.strictSame((await readdir(spool)).toSorted(), [
-    ...[52, 53, 54, 55, 56].map((n) => `${String(n).padStart(16, '0')}.segment`),
+    ...[52, 53, 54, 55, 56, 57].map((n) => `${String(n).padStart(16, '0')}.segment`),
     'notes.txt',
   ])
   t.strictSame(await readFile(join(directory, 'elsewhere')), bytes)
