@@ -11,6 +11,8 @@ export interface Timing {
   maxEventLoopDelayMs: number
   /** How long a session has been silent when its missing logs are reported: a retried log arrives within it. */
   silenceMs: number
+  /** Time between two heartbeats of a replica; it is silent when none arrived for a minute. */
+  heartbeatMs: number
   /** Time between two removals of sessions that are no longer remembered. */
   sessionRetentionMs: number
 }
@@ -21,5 +23,6 @@ export const TIMING: Timing = {
   commitDeadlineMs: 10_000,
   maxEventLoopDelayMs: 1_000,
   silenceMs: 600_000,
+  heartbeatMs: 20_000,
   sessionRetentionMs: 600_000,
 }

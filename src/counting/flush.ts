@@ -2,20 +2,14 @@
 
 import { eq, type SQL, sql } from 'drizzle-orm'
 import type { Executor } from '../database/client.js'
-import { boundaryUsageReplicas, boundaryUsageStats } from '../database/schema.js'
+import { boundaryUsageStats } from '../database/schema.js'
 import type { DistinctIds } from './distinct-ids.js'
 import { ledgerOf, MAX_SUM } from './ledger.js'
+import type { Replica } from './replica.js'
 import { SKETCH_BITS } from './sketch.js'
 import type { Flush } from './tracker.js'
 
 const SKETCH = sql.raw(String(SKETCH_BITS))
-
-/** The identity of this process. */
-export interface Replica {
-  readonly replicaId: string
-  readonly name: string
-  readonly version: string
-}
 
 /** `duplicate`: an earlier attempt was applied and its response lost. */
 export interface FlushOutcome {
@@ -24,23 +18,6 @@ export interface FlushOutcome {
   readonly newPeriod: boolean
   /** Logs that had been counted before; 0 if an earlier attempt counted them. */
   readonly duplicates: number
-}
-
-/**
- * Registers the replica before its first flush. Idempotent; locks only the replica's own row.
- */
-export async function registerReplica(db: Executor, replica: Replica): Promise<void> {
-  await db
-    .insert(boundaryUsageReplicas)
-    .values({
-      replica_id: replica.replicaId,
-      name: replica.name,
-      version: replica.version,
-      started_at: sql`now()`,
-      last_flush_seq: 0,
-      has_ledger: true,
-    })
-    .onConflictDoNothing()
 }
 
 /**

@@ -2,14 +2,16 @@
 
 import { randomUUID } from 'node:crypto'
 import fp from 'fastify-plugin'
+import { pause, timeout } from '../async.js'
 import { type Config, isOpen } from '../config.js'
 import { DatabaseUnavailable, OutcomeUnknown, TooManySessions } from '../http/errors.js'
 import { outageLog } from '../log.js'
 import type { Timing } from '../timing.js'
 import { version } from '../version.js'
-import { applyFlush, type Replica, registerReplica } from './flush.js'
+import { applyFlush } from './flush.js'
 import { CommitTimeoutError, Flusher } from './flusher.js'
 import { type Kind, NewIds } from './new-ids.js'
+import { beat, type Replica, recordStop } from './replica.js'
 import { sessionHash } from './sessions.js'
 import { sketchHash } from './sketch.js'
 import { Tracker } from './tracker.js'
@@ -138,6 +140,25 @@ export default fp<{ config: Config; timing: Timing }>(
       }
     }
 
+    async function keepBeating(): Promise<void> {
+      const failures = outageLog(
+        app.log,
+        'warn',
+        'heartbeat failed: the next one follows',
+        'heartbeats work again',
+      )
+      while (!closing.signal.aborted) {
+        try {
+          await database.run((db) => beat(db, replica))
+          failures.recovered()
+        } catch (err) {
+          if (database.up) failures.failed({ err }) // the database plugin logs an outage
+        }
+        // With jitter: replicas that start together do not stay together.
+        await pause(timing.heartbeatMs * (0.8 + 0.2 * Math.random()), { signal: closing.signal })
+      }
+    }
+
     app.decorate('counting', {
       replica,
       tracker,
@@ -180,12 +201,7 @@ export default fp<{ config: Config; timing: Timing }>(
       replica.name = replicaName
       tracker.useHash(sketchHash(sketchKey), sessionHash(sketchKey))
       logReadiness()
-      await database
-        .run((db) => registerReplica(db, replica))
-        .catch((err) => {
-          if (database.up) app.log.warn({ err }, 'replica not registered: its first flush will register it')
-        })
-      await flusher.run(config.FLUSH_INTERVAL_MS, closing.signal)
+      await Promise.all([flusher.run(config.FLUSH_INTERVAL_MS, closing.signal), keepBeating()])
     })
     background.catch((err) => {
       if (database.isPrepared) app.log.fatal({ err }, 'flushing has stopped') // the server logs a rejection of database.prepared
@@ -203,7 +219,14 @@ export default fp<{ config: Config; timing: Timing }>(
           { err, allowed_requests: allowed, denied_requests: denied },
           'the final flush failed: these requests may be lost',
         )
+        return
       }
+      // Snapshots would only wait for a replica that has nothing to report.
+      await timeout(shutdown.remainingMs(), () => database.run((db) => recordStop(db, replica))).catch(
+        (err) => {
+          if (database.up) app.log.warn({ err }, 'the end of this replica was not recorded')
+        },
+      )
     })
   },
   { name: 'counting', dependencies: ['metrics', 'shutdown', 'database'] },

@@ -1,6 +1,6 @@
 // Reads what is recorded: snapshots, usage over a range of time, and registered replicas.
 
-import { desc, eq, getTableColumns, lt, sql } from 'drizzle-orm'
+import { desc, eq, lt, sql } from 'drizzle-orm'
 import { MAX_SUM } from '../counting/ledger.js'
 import type { Executor } from '../database/client.js'
 import { boundaryUsageReplicas, type DELIVERY_STATES, telemetrySnapshots } from '../database/schema.js'
@@ -199,11 +199,19 @@ function startOf(time: Date, by: Unit): Date {
 
 export const MAX_REPLICAS = 10_000
 
+/** `silent`: no heartbeat within a minute. `stopped`: ended as asked, with nothing left to flush. */
+export const REPLICA_STATES = ['live', 'silent', 'stopped'] as const
+
+const replicaState = sql<(typeof REPLICA_STATES)[number]>`case
+  when ${boundaryUsageReplicas.stopped_at} is not null then 'stopped'
+  when ${boundaryUsageReplicas.seen_at} > now() - interval '1 minute' then 'live'
+  else 'silent' end`
+
 /** The registered replicas, oldest first: the newest MAX_REPLICAS of them. */
 export async function listReplicas(db: Executor) {
-  const { last_flush_seq: _seq, has_ledger: _ledger, ...columns } = getTableColumns(boundaryUsageReplicas)
+  const { replica_id, name, version, started_at, last_flush_at, seen_at } = boundaryUsageReplicas
   const newestFirst = await db
-    .select(columns)
+    .select({ replica_id, name, version, started_at, last_flush_at, seen_at, state: replicaState })
     .from(boundaryUsageReplicas)
     .orderBy(desc(boundaryUsageReplicas.started_at), desc(boundaryUsageReplicas.replica_id))
     .limit(MAX_REPLICAS)

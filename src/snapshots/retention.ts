@@ -25,7 +25,7 @@ export async function pruneReplicas(db: Executor): Promise<boolean> {
   const rows = await db.execute(sql`
     delete from boundary_usage_replicas where replica_id in (
       select replica_id from boundary_usage_replicas as replica
-      where coalesce(last_flush_at, started_at) < now() - ${REPLICA_DAYS} * interval '1 day'
+      where greatest(started_at, last_flush_at, seen_at) < now() - ${REPLICA_DAYS} * interval '1 day'
         and not exists (select from boundary_usage_stats as stats where stats.replica_id = replica.replica_id)
       limit ${STEP_ROWS})
     returning 1`)

@@ -3,7 +3,7 @@
 import { Type } from '@sinclair/typebox'
 import { DELIVERY_STATES, TRIGGERS } from '../database/schema.js'
 import { count, id, nullable, oneOf, ref, time } from '../http/schemas.js'
-import { MAX_REPLICAS, type SnapshotDelivery, UNITS } from './history.js'
+import { MAX_REPLICAS, REPLICA_STATES, type SnapshotDelivery, UNITS } from './history.js'
 
 /** The maximum number of snapshots on a page. */
 export const MAX_SNAPSHOTS = 1_000
@@ -36,6 +36,12 @@ export const SnapshotSchema = Type.Object(
     allowed_requests: count('Allowed requests.'),
     denied_requests: count('Denied requests.'),
     ...sessionCounts,
+    late_replicas: nullable(
+      count(
+        'Live replicas that had not reported up to period_end: 0 means that the period boundary is exact. Null if the ' +
+          'version that took the snapshot did not check.',
+      ),
+    ),
   },
   { $id: 'Snapshot', title: 'Snapshot' },
 )
@@ -123,6 +129,8 @@ export const ReplicaListSchema = Type.Object(
           version: Type.String({ examples: ['0.1.0'] }),
           started_at: time('When the replica registered.'),
           last_flush_at: nullable(time('Null before the first flush.')),
+          seen_at: nullable(time('The last heartbeat; null for a version that sends none.')),
+          state: oneOf(REPLICA_STATES),
         },
         { title: 'Replica' },
       ),

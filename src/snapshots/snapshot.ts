@@ -29,6 +29,7 @@ export const snapshotColumns = {
   duplicate_requests: t.duplicate_requests,
   missing_requests: t.missing_requests,
   recovered_requests: t.recovered_requests,
+  late_replicas: t.late_replicas,
 }
 
 type SnapshotRow = Pick<typeof telemetrySnapshots.$inferSelect, keyof typeof snapshotColumns>
@@ -146,6 +147,7 @@ export async function previewSnapshot(
         taken_at: now,
         ...counts,
         missing_requests: addMissing(counts.missing_requests, missing),
+        late_replicas: null,
       })
     },
     { isolationLevel: 'repeatable read', accessMode: 'read only' },

@@ -2,7 +2,8 @@
 
 import { randomUUID } from 'node:crypto'
 import t from 'tap'
-import { applyFlush, registerReplica } from '../../src/counting/flush.js'
+import { applyFlush } from '../../src/counting/flush.js'
+import { beat } from '../../src/counting/replica.js'
 import type { Flush, Tracker } from '../../src/counting/tracker.js'
 import { takeSnapshot } from '../../src/snapshots/snapshot.js'
 import { testDatabase, untilBlocked } from '../helpers/database.js'
@@ -158,7 +159,7 @@ t.test(
     tracker.track('w', 'o', 1, 0)
     const flush = nextFlush(tracker)
     await database.run((db) => applyFlush(db, replica, flush))
-    await database.run((db) => registerReplica(db, replica))
+    await database.run((db) => beat(db, replica))
     const rows = await sql`select replica_id, last_flush_seq from boundary_usage_replicas`
     t.strictSame(
       rows.map((row) => ({ ...row })),

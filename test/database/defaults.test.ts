@@ -5,6 +5,7 @@ import { sql as drizzleSql } from 'drizzle-orm'
 import type postgres from 'postgres'
 import t, { type Test } from 'tap'
 import { applyFlush } from '../../src/counting/flush.js'
+import { beat } from '../../src/counting/replica.js'
 import type { Tracker } from '../../src/counting/tracker.js'
 import { connectDatabase, type Database } from '../../src/database/client.js'
 import { readSketchKey } from '../../src/database/settings.js'
@@ -64,6 +65,7 @@ const KEY = Buffer.from(Array.from({ length: 32 }, (_, byte) => (byte * 37 + 92)
 async function checkPeriod(t: Test, database: Database, sql: postgres.Sql): Promise<void> {
   const replica = { replicaId: randomUUID(), name: 'Réplica', version: '0.0.0' }
   const tracker = newTracker()
+  await database.run((db) => beat(db, replica))
   const outcomes = [await flushNext(database, tracker, replica, 1)]
   outcomes.push(await flushNext(database, tracker, replica, 2))
   outcomes.push(await flushNext(database, tracker, replica, 2))
@@ -86,6 +88,7 @@ async function checkPeriod(t: Test, database: Database, sql: postgres.Sql): Prom
     duplicate_requests: 0,
     missing_requests: 0,
     recovered_requests: 0,
+    late_replicas: null,
   }
   const preview = await database.run((db) => previewSnapshot(db, replica.replicaId))
   t.hasStrict(preview, counts)
@@ -95,9 +98,11 @@ async function checkPeriod(t: Test, database: Database, sql: postgres.Sql): Prom
   if (taken.result !== 'taken') throw new Error(`the snapshot is ${taken.result}`)
 
   const ms = (column: string) => sql`(extract(epoch from ${sql(column)}) * 1000)::float8`
-  const [stored] = await sql<{ start: number; end: number; at: number; started: number; flushed: number }[]>`
+  const [stored] = await sql<
+    { start: number; end: number; at: number; started: number; flushed: number; seen: number }[]
+  >`
     select ${ms('period_start')} as start, ${ms('period_end')} as end, ${ms('taken_at')} as at,
-      ${ms('started_at')} as started, ${ms('last_flush_at')} as flushed
+      ${ms('started_at')} as started, ${ms('last_flush_at')} as flushed, ${ms('seen_at')} as seen
     from telemetry_snapshots, boundary_usage_replicas
     where id = ${String(taken.snapshot.id)} and replica_id = ${replica.replicaId}`
   if (!stored) throw new Error('the snapshot is not recorded')
@@ -148,6 +153,8 @@ async function checkPeriod(t: Test, database: Database, sql: postgres.Sql): Prom
         version: replica.version,
         started_at: new Date(Math.floor(stored.started)),
         last_flush_at: new Date(Math.floor(stored.flushed)),
+        seen_at: new Date(Math.floor(stored.seen)),
+        state: 'live',
       },
     ],
   )

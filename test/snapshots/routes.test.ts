@@ -5,6 +5,7 @@ import t from 'tap'
 import { startProxy } from '../faults/proxy.js'
 import { lockSnapshots, testDatabase } from '../helpers/database.js'
 import { json, logs, type SnapshotJson, startReplica } from '../helpers/replica.js'
+import { until } from '../helpers/until.js'
 
 t.test('a preview flushes this replica first, resets nothing and has no id', async (t) => {
   const { url } = await testDatabase(t)
@@ -132,9 +133,37 @@ t.test('replicas are listed with name, version, start and last flush', async (t)
   const { replicaId, version } = first.app.counting.replica
   t.equal(replicas.length, 2)
   t.match(replicas, [
-    { replica_id: replicaId, name: 'first', version, started_at: /Z$/, last_flush_at: null },
+    { replica_id: replicaId, name: 'first', version, started_at: /Z$/, last_flush_at: null, seen_at: /Z$/ },
     { replica_id: second.app.counting.replica.replicaId, name: 'second', last_flush_at: /Z$/ },
   ])
+})
+
+t.test('a replica is live with its heartbeats, silent without them, stopped after a clean end', async (t) => {
+  const { url, sql } = await testDatabase(t)
+  const timing = { heartbeatMs: 20 }
+  const replica = await startReplica(t, url, {}, timing)
+  const ended = await startReplica(t, url, {}, timing)
+  await until(async () => (await sql`select from boundary_usage_replicas`).length === 2, {
+    what: 'both to register',
+  })
+  await ended.app.close()
+  await sql`insert into boundary_usage_replicas (replica_id, name, version, started_at, last_flush_seq, seen_at) values
+    (gen_random_uuid(), 'killed', '0', now() - interval '1 hour', 1, now() - interval '61 seconds'),
+    (gen_random_uuid(), 'older', '0', now() - interval '2 hours', 1, null)`
+  const statesOf = async () => {
+    const { replicas } = await json<{ replicas: { name: string; state: string }[] }>(
+      replica.get('/telemetry/replicas'),
+    )
+    return replicas.map(({ name, state }) => [name, state])
+  }
+  t.strictSame(await statesOf(), [
+    ['older', 'silent'],
+    ['killed', 'silent'],
+    ['test', 'live'],
+    ['test', 'stopped'],
+  ])
+  await sql`update boundary_usage_replicas set seen_at = now() - interval '61 seconds' where stopped_at is null`
+  await until(async () => (await statesOf())[2]?.[1] === 'live', { what: 'the next heartbeat' })
 })
 
 t.test('with the database away every endpoint answers 503 with Retry-After', async (t) => {
