@@ -28,7 +28,7 @@ const DIGIT_9 = 0x39
 const MAX_DEPTH = 64
 /** Words enough for the longest name. */
 const STRIDE = 8
-/** One more digit makes it a safe integer still. */
+/** With one more digit this is still a safe integer. With one more byte of ASCII it may not be. */
 const MAX_EXACT = Math.floor(Number.MAX_SAFE_INTEGER / 10) - 1
 /** The first bytes of values, numbers aside. */
 const VALUE_STARTS = Buffer.from('"{[tfn')
@@ -352,7 +352,7 @@ export class JsonScanner {
     for (let at = start; at < end; at++) {
       const byte = bytes[at] ?? 0
       if (!isDigit(byte) || value > MAX_EXACT) return Number(bytes.toString('latin1', start, end))
-      value = value * 10 + byte - DIGIT_0
+      value = value * 10 + (byte - DIGIT_0)
     }
     return value
   }

@@ -194,6 +194,8 @@ t.test('numbers become runs by decision, in whatever order they come', async (t)
   t.strictSame(numbersOf(ordered), expected)
   t.strictSame(numbersOf(ordered.toReversed()), expected)
   t.strictSame(numbersOf([...ordered.slice(3), ...ordered.slice(0, 3)]), expected)
+  const highest = Array.from({ length: 100 }, (_, n) => Number.MAX_SAFE_INTEGER - 100 + n)
+  for (const number of highest) t.strictSame(numbersOf([[true, number]])?.allowed, [number, number + 1])
   const minusZero = JSON.stringify({ ...BATCH, logs: [LOG] }).replace(':7', ':-0')
   t.strictSame(readJson(Buffer.from(minusZero)).numbers?.allowed, [0, 1])
   const { session_id: _, ...without } = BATCH
