@@ -71,7 +71,12 @@ export const SettingsSchema = Type.Object({
       default: '.data',
     },
   ),
-  DATABASE_POOL_MAX: integer(4, 1, 100, 'Maximum number of connections to PostgreSQL.'),
+  DATABASE_POOL_MAX: integer(
+    4,
+    1,
+    100,
+    'Maximum number of connections to PostgreSQL, one of which is for flushes alone.',
+  ),
   DATABASE_TRANSACTION_POOLING: bool(false, 'Whether DATABASE_URL is a PgBouncer in transaction mode.'),
   MIGRATE_ON_START: bool(true, 'Whether to apply pending migrations at startup, under a lock.'),
   REPLICA_NAME: text(

@@ -5,6 +5,10 @@ export interface Timing {
   databaseDeadlineMs: number
   /** Upper bound of the delay before a failed connection is reopened. */
   reconnectMs: number
+  /** Maximum time that an admin's request waits for a connection. */
+  requestWaitMs: number
+  /** How long a connection stays open unused; flushes keep theirs. */
+  idleConnectionMs: number
   /** Maximum time that a batch waits for its commit before the response is 504. */
   commitDeadlineMs: number
   /** How late the event loop may be, twice in a row, before batches are rejected as overload. */
@@ -20,6 +24,8 @@ export interface Timing {
 export const TIMING: Timing = {
   databaseDeadlineMs: 15_000,
   reconnectMs: 250,
+  requestWaitMs: 5_000,
+  idleConnectionMs: 60_000,
   commitDeadlineMs: 10_000,
   maxEventLoopDelayMs: 1_000,
   silenceMs: 600_000,

@@ -73,7 +73,7 @@ export default fp<{ config: Config; timing: Timing }>(
     const failures = outageLog(app.log, 'error', 'flush failed: it will be retried', 'flushes work again')
     const flusher = new Flusher({
       tracker,
-      apply: (flush) => database.run((db) => applyFlush(db, replica, flush)),
+      apply: (flush) => database.run((db) => applyFlush(db, replica, flush), { lane: 'flush' }),
       onAttempt: (outcome, seconds) => {
         metrics.flushes[outcome.result]++
         metrics.flushDuration.observe(seconds)
@@ -149,7 +149,7 @@ export default fp<{ config: Config; timing: Timing }>(
       )
       while (!closing.signal.aborted) {
         try {
-          await database.run((db) => beat(db, replica))
+          await database.run((db) => beat(db, replica), { lane: 'flush' })
           failures.recovered()
         } catch (err) {
           if (database.up) failures.failed({ err }) // the database plugin logs an outage
@@ -222,11 +222,11 @@ export default fp<{ config: Config; timing: Timing }>(
         return
       }
       // Snapshots would only wait for a replica that has nothing to report.
-      await timeout(shutdown.remainingMs(), () => database.run((db) => recordStop(db, replica))).catch(
-        (err) => {
-          if (database.up) app.log.warn({ err }, 'the end of this replica was not recorded')
-        },
-      )
+      await timeout(shutdown.remainingMs(), () =>
+        database.run((db) => recordStop(db, replica), { lane: 'flush' }),
+      ).catch((err) => {
+        if (database.up) app.log.warn({ err }, 'the end of this replica was not recorded')
+      })
     })
   },
   { name: 'counting', dependencies: ['metrics', 'shutdown', 'database'] },

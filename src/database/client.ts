@@ -1,14 +1,15 @@
-// The connection pool: its timeouts, its deadline, and the one error for an unavailable database.
+// The connections to the database: who may use them, their deadlines, and the one error for an unavailable database.
 
 import { drizzle, type PostgresJsDatabase } from 'drizzle-orm/postgres-js'
 import postgres from 'postgres'
 import { TimeoutError, timeout } from '../async.js'
 import { parseDatabaseUrl } from '../database-url.js'
 import { TIMING, type Timing } from '../timing.js'
+import { type Lane, QueueFullError, Slots } from './slots.js'
 import { withOwnTransactions } from './transactions.js'
 
 export type Db = PostgresJsDatabase<Record<string, never>> & { $client: postgres.Sql }
-/** Runs statements: a transaction or the pool. */
+/** Runs statements: a transaction or a connection. */
 export type Executor = Pick<Db, 'select' | 'insert' | 'update' | 'delete' | 'with' | '$with' | 'execute'>
 
 const CONNECT_TIMEOUT_S = 5
@@ -18,13 +19,19 @@ export type DatabaseTarget = { url: string } | { path: string }
 
 export interface DatabaseOptions {
   target: DatabaseTarget
+  /** The maximum number of connections; the embedded server accepts one. */
   poolMax: number
   /** Whether a statement's commit waits until it is on disk, whatever the server's default is. */
   durable?: boolean
-  timing?: Pick<Timing, 'databaseDeadlineMs' | 'reconnectMs'>
+  timing?: Partial<DatabaseTiming>
   /** Called when the database becomes unavailable or available. */
   onUp?: (up: boolean, cause?: Error) => void
 }
+
+type DatabaseTiming = Pick<
+  Timing,
+  'databaseDeadlineMs' | 'reconnectMs' | 'requestWaitMs' | 'idleConnectionMs'
+>
 
 /** The work can be attempted again: the fault is not in the statement. */
 export class TemporaryDatabaseError extends Error {}
@@ -46,28 +53,60 @@ export class DatabaseBusyError extends TemporaryDatabaseError {
   }
 }
 
+/** Other work occupies the connections that requests may use. */
+export class DatabaseQueueError extends TemporaryDatabaseError {
+  override name = 'DatabaseQueueError'
+}
+
+export interface RunOptions {
+  /** `background` by default. */
+  lane?: Lane
+  /** How long the work may take once it has begun. */
+  deadlineMs?: number
+}
+
 export interface Database {
   /** Whether the last use reached the database; undefined before the first. */
   readonly up: boolean | undefined
   /**
-   * Runs `work` on the pool. Rejects with DatabaseUnavailableError if the database is unavailable or does not respond
-   * within `deadlineMs`, and with DatabaseBusyError if it cancels a statement. If it does not respond, the pool is
-   * replaced, so that nothing waits on a dead connection.
+   * Runs `work` on a connection of its own, which it may wait for. Rejects with DatabaseUnavailableError if the database
+   * is unavailable or does not respond within `deadlineMs`, with DatabaseBusyError if it cancels a statement, and with
+   * DatabaseQueueError if too many requests wait. At the deadline the connection is closed, and the others live on.
    */
-  run<T>(work: (db: Db) => Promise<T>, deadlineMs?: number): Promise<T>
+  run<T>(work: (db: Db) => Promise<T>, options?: RunOptions): Promise<T>
   /** Closes all connections; statements in progress are aborted. */
   close(): Promise<void>
 }
 
-/** Creates the pool; connections are opened when first needed. */
-export function connectDatabase({ timing = TIMING, onUp, ...options }: DatabaseOptions): Database {
+/** Creates the connections; each is opened when first needed. */
+export function connectDatabase({ timing: given, onUp, ...options }: DatabaseOptions): Database {
+  const timing = { ...TIMING, ...given }
+  const count = 'path' in options.target ? 1 : options.poolMax
+  const slots = new Slots(count, timing.requestWaitMs)
+  /** By slot. */
+  const connections = new Map<number, Connection>()
+  const idleTimers = new Map<number, NodeJS.Timeout>()
   let up: boolean | undefined
-  let pool = openPool(options, timing.reconnectMs)
+  let isClosed = false
 
-  function discard(failed: Pool): void {
-    if (pool !== failed) return
-    pool = openPool(options, timing.reconnectMs)
-    void failed.sql.end({ timeout: 0 })
+  function open(slot: number): Db {
+    clearTimeout(idleTimers.get(slot))
+    if (isClosed) throw new DatabaseUnavailableError('the connections to the database are closed')
+    const connection = connections.get(slot) ?? openConnection(options, timing.reconnectMs)
+    connections.set(slot, connection)
+    return connection.db
+  }
+
+  function discard(slot: number): void {
+    const connection = connections.get(slot)
+    connections.delete(slot)
+    void connection?.sql.end({ timeout: 0 })
+  }
+
+  /** The first connection stays open for the next flush. */
+  function release(slot: number): void {
+    if (slot > 0) idleTimers.set(slot, setTimeout(() => discard(slot), timing.idleConnectionMs).unref())
+    slots.give(slot)
   }
 
   function report(now: boolean, cause?: Error): void {
@@ -81,65 +120,72 @@ export function connectDatabase({ timing = TIMING, onUp, ...options }: DatabaseO
       return up
     },
 
-    async run(work, deadlineMs = timing.databaseDeadlineMs) {
-      const used = pool
+    async run(work, { lane = 'background', deadlineMs = timing.databaseDeadlineMs } = {}) {
+      const slot = await slots.take(lane).catch((cause: unknown) => {
+        if (cause instanceof QueueFullError) throw new DatabaseQueueError(cause.message, { cause })
+        throw cause
+      })
       try {
-        const result = await timeout(deadlineMs, () => work(used.db))
+        const db = open(slot)
+        const result = await timeout(deadlineMs, () => work(db))
         report(true)
         return result
       } catch (error) {
         const cause = unwrap(error)
-        if (cause instanceof TimeoutError) discard(used)
+        if (cause instanceof TimeoutError) discard(slot)
         else if (!isUnavailable(cause)) {
           report(true)
           throw BUSY_CODES.has(codeOf(cause)) ? new DatabaseBusyError(cause) : cause
         }
         report(false, cause)
         throw new DatabaseUnavailableError(`the database is unavailable: ${reasonOf(cause)}`, { cause })
+      } finally {
+        release(slot)
       }
     },
 
     async close() {
-      await pool.sql.end({ timeout: 1 })
+      isClosed = true
+      for (const timer of idleTimers.values()) clearTimeout(timer)
+      await Promise.all([...connections.values()].map(({ sql }) => sql.end({ timeout: 1 })))
     },
   }
 }
 
-interface Pool {
+/** One connection, opened when first used and again after it was lost. */
+export interface Connection {
   sql: postgres.Sql
   db: Db
 }
 
-const CONNECTION = { application_name: 'boundary-usage' }
+const PARAMETERS = { application_name: 'boundary-usage' }
 
 function urlOptions(url: string) {
   const { connection, ...options } = parseDatabaseUrl(url)
   const given = Object.entries(options).filter(([, value]) => value !== undefined)
-  return { ...Object.fromEntries(given), connection: { ...CONNECTION, ...connection } }
+  return { ...Object.fromEntries(given), connection: { ...PARAMETERS, ...connection } }
 }
 
-function openPool({ target, poolMax, durable = false }: DatabaseOptions, reconnectMs: number): Pool {
+/** Creates a connection, which the caller must end. `reconnectMs` bounds the delay before a failed one is reopened. */
+export function openConnection(
+  { target, durable = false }: Pick<DatabaseOptions, 'target' | 'durable'>,
+  reconnectMs: number,
+): Connection {
   const common = {
+    max: 1,
     connect_timeout: CONNECT_TIMEOUT_S,
-    // The callers back off; a pool that also waits would only delay the recovery.
+    // The callers back off; a connection that also waits would only delay the recovery.
     backoff: () => (reconnectMs / 1000) * (0.2 + 0.8 * Math.random()),
     fetch_types: false,
     // A named statement belongs to a session, and a pooler may give the next transaction another one.
     prepare: false,
-    connection: CONNECTION,
+    connection: PARAMETERS,
     onnotice: () => {},
   } satisfies postgres.Options<Record<string, never>>
   const sql =
     'path' in target
-      ? postgres({
-          ...common,
-          path: target.path,
-          user: 'postgres',
-          database: 'postgres',
-          max: 1,
-          max_lifetime: null,
-        })
-      : postgres({ ...common, max: poolMax, ...urlOptions(target.url) })
+      ? postgres({ ...common, path: target.path, user: 'postgres', database: 'postgres', max_lifetime: null })
+      : postgres({ ...common, ...urlOptions(target.url) })
   return { sql, db: drizzle(withOwnTransactions(sql, durable)) }
 }
 

@@ -47,7 +47,7 @@ export async function migrate(database: Database): Promise<string[]> {
         await tx.execute(sql`select pg_advisory_xact_lock(${locks.migrate})`)
         return applyPending(tx)
       }),
-    DEADLINE_MS,
+    { deadlineMs: DEADLINE_MS },
   )
 }
 

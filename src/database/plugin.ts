@@ -1,4 +1,4 @@
-// The database of this replica: the connection pool, the embedded server if it is used, and the migrations at start.
+// The database of this replica: its connections, the embedded server if it is used, and the migrations at start.
 
 import type { FastifyBaseLogger } from 'fastify'
 import fp from 'fastify-plugin'
@@ -12,6 +12,7 @@ import {
   type Database,
   DatabaseUnavailableError,
   type Db,
+  type RunOptions,
   TemporaryDatabaseError,
 } from './client.js'
 import { locateDatabase } from './locate.js'
@@ -36,7 +37,7 @@ declare module 'fastify' {
   interface FastifyInstance {
     database: {
       /** Runs `work` as Database.run does; rejects with DatabaseUnavailableError until the schema is in place. */
-      run<T>(work: (db: Db) => Promise<T>, deadlineMs?: number): Promise<T>
+      run<T>(work: (db: Db) => Promise<T>, options?: RunOptions): Promise<T>
       /** Resolves once the schema is in place; rejects if waiting cannot help. */
       readonly prepared: Promise<Shared>
       readonly isPrepared: boolean
@@ -77,9 +78,9 @@ export default fp<{ config: Config; timing: Timing }>(
     upkeep?.catch(() => {}) // the rejection of `prepared`
 
     app.decorate('database', {
-      async run(work, deadlineMs) {
+      async run(work, options) {
         if (!isPrepared) throw new DatabaseUnavailableError('the schema is not in place yet')
-        return database.run(work, deadlineMs)
+        return database.run(work, options)
       },
       prepared,
       get isPrepared() {

@@ -43,7 +43,7 @@ export default fp<{ config: Config }>(
       isOn: sink !== undefined,
       wake: () => waker.wake(),
       async redeliver(id) {
-        await database.run((db) => redeliver(db, id))
+        await database.run((db) => redeliver(db, id), { lane: 'request' })
         const snapshot = await snapshots.find(id)
         waker.wake()
         return snapshot

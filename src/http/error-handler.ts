@@ -5,9 +5,10 @@ import type { Socket } from 'node:net'
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify'
 import type { FastifySchemaValidationError } from 'fastify/types/schema.js'
 import fp from 'fastify-plugin'
-import { DatabaseBusyError, DatabaseUnavailableError } from '../database/client.js'
+import { DatabaseBusyError, DatabaseQueueError, DatabaseUnavailableError } from '../database/client.js'
 import {
   DatabaseBusy,
+  DatabaseQueueFull,
   DatabaseUnavailable,
   FASTIFY_CODES,
   HeadersTooLarge,
@@ -78,6 +79,7 @@ function invalidHttp({ code, reason, message }: Error & { code?: string; reason?
 
 function publicError(thrown: FastifyError): FastifyError {
   if (thrown instanceof DatabaseBusyError) return new DatabaseBusy()
+  if (thrown instanceof DatabaseQueueError) return new DatabaseQueueFull()
   if (thrown instanceof DatabaseUnavailableError) return new DatabaseUnavailable()
   return thrown
 }

@@ -80,6 +80,11 @@ export const DatabaseBusy = createError(
   'the database is available but canceled the statement: retry later',
   503,
 )
+export const DatabaseQueueFull = createError(
+  'DATABASE_QUEUE_FULL',
+  'too many requests wait for the database: retry later',
+  503,
+)
 export const RangeTooExpensive = createError(
   'RANGE_TOO_EXPENSIVE',
   'the range contains too many snapshots to be read within 10 seconds: request a shorter range',

@@ -55,14 +55,16 @@ export default fp<{ config: Config; timing: Timing }>(
       const start = performance.now()
       try {
         await counting.flush()
-        const outcome = await database.run((db) =>
-          takeSnapshot(db, {
-            trigger,
-            reportedBy: replicaId,
-            intervalMs: config.SNAPSHOT_INTERVAL_MS,
-            silenceMs: timing.silenceMs,
-            deliver: config.SINK_URL !== undefined,
-          }),
+        const outcome = await database.run(
+          (db) =>
+            takeSnapshot(db, {
+              trigger,
+              reportedBy: replicaId,
+              intervalMs: config.SNAPSHOT_INTERVAL_MS,
+              silenceMs: timing.silenceMs,
+              deliver: config.SINK_URL !== undefined,
+            }),
+          { lane: trigger === 'manual' ? 'request' : 'background' },
         )
         metrics.snapshots.inc({ trigger, result: outcome.result })
         if (outcome.result === 'not_due') missingLogs = 0
@@ -109,12 +111,12 @@ export default fp<{ config: Config; timing: Timing }>(
     app.decorate('snapshots', {
       async preview() {
         await counting.flush()
-        return database.run((db) => previewSnapshot(db, replicaId, timing.silenceMs))
+        return database.run((db) => previewSnapshot(db, replicaId, timing.silenceMs), { lane: 'request' })
       },
       take,
       onTaken: (listener) => void listeners.push(listener),
       async find(id) {
-        const snapshot = await database.run((db) => findSnapshot(db, id))
+        const snapshot = await database.run((db) => findSnapshot(db, id), { lane: 'request' })
         if (!snapshot) throw new NotFound('no snapshot with this id: GET /telemetry/snapshots lists them')
         return snapshot
       },

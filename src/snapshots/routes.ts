@@ -125,7 +125,7 @@ export const telemetry: FastifyPluginAsyncTypebox = async (app) => {
       },
     },
     ({ query: { limit = DEFAULT_LIMIT, before } }) =>
-      app.database.run((db) => listSnapshots(db, limit, timeOf('before', before))),
+      app.database.run((db) => listSnapshots(db, limit, timeOf('before', before)), { lane: 'request' }),
   )
 
   app.get(
@@ -179,7 +179,7 @@ export const telemetry: FastifyPluginAsyncTypebox = async (app) => {
     async (request, reply) => {
       const range = rangeOf(request.query)
       const usage = await app.database
-        .run((db) => readUsage(db, range))
+        .run((db) => readUsage(db, range), { lane: 'request' })
         .catch((error: unknown) => {
           throw error instanceof DatabaseBusyError && error.isTooSlow ? new RangeTooExpensive() : error
         })
@@ -200,7 +200,7 @@ export const telemetry: FastifyPluginAsyncTypebox = async (app) => {
         response: responses(200, ref(ReplicaListSchema), 'The replicas, oldest first.', 401, 403, 503),
       },
     },
-    async () => ({ replicas: await app.database.run(listReplicas) }),
+    async () => ({ replicas: await app.database.run(listReplicas, { lane: 'request' }) }),
   )
 }
 

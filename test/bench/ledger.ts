@@ -41,7 +41,7 @@ function newReplica() {
       const next = tracker.nextFlush()
       if (!next) throw new Error('nothing to flush')
       const start = performance.now()
-      const { newPeriod } = await database.run((db) => applyFlush(db, replica, next), 60_000)
+      const { newPeriod } = await database.run((db) => applyFlush(db, replica, next), { deadlineMs: 60_000 })
       tracker.settle(next, newPeriod)
       return performance.now() - start
     },
@@ -154,7 +154,7 @@ async function rows(): Promise<void> {
       times.flush.push(await replica.flush())
       const start = performance.now()
       const request = { trigger: 'manual', reportedBy: randomUUID() } as const
-      await database.run((db) => takeSnapshot(db, request), 60_000)
+      await database.run((db) => takeSnapshot(db, request), { deadlineMs: 60_000 })
       times.snapshot.push(performance.now() - start)
     }
     return times

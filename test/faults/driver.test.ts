@@ -119,11 +119,11 @@ t.test('a server that takes connections and never answers is given up on at the 
   proxy.judge(() => 'swallow')
   const error = { name: 'DatabaseUnavailableError', message: /no answer within 200 ms/ }
   await t.rejects(
-    database.run((db) => db.execute('select 1'), 200),
+    database.run((db) => db.execute('select 1'), { deadlineMs: 200 }),
     error,
   )
   await t.rejects(
-    database.run((db) => db.transaction((tx) => tx.execute('select 1')), 200),
+    database.run((db) => db.transaction((tx) => tx.execute('select 1')), { deadlineMs: 200 }),
     error,
     'on a new connection too',
   )

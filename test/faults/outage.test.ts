@@ -103,6 +103,8 @@ t.test('a connection that falls silent in the middle of a flush wedges nothing',
   await silenced
   await replica.send({ logs: logs(1, 0) })
   await untilFlushed(replica)
+  // A busy machine may take longer than the short deadline to open a connection.
+  await until(async () => (await replica.get('/telemetry/snapshot')).ok, { what: 'a preview' })
   t.hasStrict(await json(replica.get('/telemetry/snapshot')), { allowed_requests: 4, denied_requests: 2 })
 })
 
@@ -146,11 +148,13 @@ t.test('a lock that is not to be had, and a statement that takes too long, say "
       db.transaction(async (tx) => {
         await tx.execute(sql`set local lock_timeout = 1`)
         await tx.execute(sql`lock table boundary_usage_stats`)
-        // Another connection of the pool, which the first one keeps waiting.
-        await db.transaction(async (other) => {
-          await other.execute(sql`set local lock_timeout = 1`)
-          await other.execute(sql`select * from boundary_usage_stats`)
-        })
+        // On another connection, which the first one keeps waiting.
+        await database.run((other) =>
+          other.transaction(async (tx) => {
+            await tx.execute(sql`set local lock_timeout = 1`)
+            await tx.execute(sql`select * from boundary_usage_stats`)
+          }),
+        )
       }),
     ),
     { name: 'DatabaseBusyError', isTooSlow: false },

@@ -34,7 +34,7 @@ export async function testDatabase(
   const name = (unmigrated ? undefined : idle.pop()) ?? (await createDatabase(unmigrated))
   const url = databaseUrl(await findServer(), name)
   const sql = postgres(url, { max: 4, onnotice: () => {} })
-  const database = connectDatabase({ target: { url }, poolMax: 4 })
+  const database = connectDatabase({ target: { url }, poolMax: 5 })
   t.teardown(async () => {
     await database.close()
     await sql.end({ timeout: 1 })
