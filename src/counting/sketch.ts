@@ -91,7 +91,7 @@ export class Sketch {
  * 1,000 ids to billions; up to 100 ids it is usually off by at most one.
  */
 export function estimate(columnSums: readonly number[]): number {
-  const ranks = columnSums.map((set, rank) => ({ set, q: 2 ** -Math.min(rank + 1, LAST_RANK) / BUCKETS }))
+  const ranks = columnSums.map((set, rank) => ({ set, q: chanceOf(rank) }))
   const unset = ranks.reduce((sum, { set, q }) => sum + (BUCKETS - set) * q, 0)
   if (ranks.every(({ set }) => set === 0)) return 0
   if (unset === 0) return MAX_ESTIMATE
@@ -107,4 +107,31 @@ export function estimate(columnSums: readonly number[]): number {
     else high = middle
   }
   return Math.round((low + high) / 2)
+}
+
+/**
+ * The standard error of the difference of two estimates, of a set of `before` ids and of its union with `added` others.
+ * The errors of the two are not independent: what one set bit adds is. The variance of an estimate is the inverse of its
+ * Fisher information, and that of the difference the difference of the variances. Of few ids none may set a bit, which
+ * does not make the estimate exact: the error is at least that of as many ids as set one bit on average.
+ */
+export function differenceError(before: number, added: number): number {
+  const perBit = variance(before + 1) - variance(before)
+  return Math.sqrt(Math.max(0, variance(before + Math.max(added, perBit)) - variance(before)))
+}
+
+/** The variance of the estimate of `n` ids. */
+function variance(n: number): number {
+  if (n === 0) return 0
+  let information = 0
+  for (let rank = 0; rank < RANKS; rank++) {
+    const q = chanceOf(rank)
+    information += (BUCKETS * q ** 2) / Math.expm1(n * q)
+  }
+  return 1 / information - n
+}
+
+/** The probability that an id sets a given bit of this rank. The last rank takes the tail. */
+function chanceOf(rank: number): number {
+  return 2 ** -Math.min(rank + 1, LAST_RANK) / BUCKETS
 }

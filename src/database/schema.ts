@@ -7,6 +7,7 @@ import {
   boolean,
   check,
   customType,
+  date,
   index,
   integer,
   pgTable,
@@ -119,6 +120,8 @@ export const telemetrySnapshots = pgTable(
     late_replicas: integer(),
     workspaces_sketch: sketch(),
     users_sketch: sketch(),
+    /** Whether it is merged into its day. */
+    in_days: boolean().notNull().default(false),
     /** Null if there was no sink when the snapshot was taken. */
     delivery_state: text({ enum: DELIVERY_STATES }),
     delivery_attempts: integer().notNull().default(0),
@@ -138,8 +141,30 @@ export const telemetrySnapshots = pgTable(
     index('telemetry_snapshots_delivery_due_idx')
       .on(table.delivery_due_at)
       .where(sql`${table.delivery_state} = 'pending'`),
+    index('telemetry_snapshots_not_in_days_idx').on(table.period_end).where(sql`not ${table.in_days}`),
   ],
 )
+
+/** One row per day: its snapshots, merged. */
+export const telemetryDays = pgTable('telemetry_days', {
+  /** In UTC. A snapshot belongs to the day of the last millisecond of its period. */
+  day: date({ mode: 'string' }).primaryKey(),
+  snapshots: integer().notNull(),
+  allowed_requests: count(),
+  denied_requests: count(),
+  duplicate_requests: count(),
+  missing_requests: count(),
+  recovered_requests: count(),
+  workspaces_sketch: sketch(),
+  /** The largest count of a snapshot, the sum of all, and the sum of those without a sketch. */
+  workspaces_largest: count(),
+  workspaces_summed: count(),
+  workspaces_unsketched: count(),
+  users_sketch: sketch(),
+  users_largest: count(),
+  users_summed: count(),
+  users_unsketched: count(),
+})
 
 /** One row: what all replicas of a deployment share. */
 export const boundaryUsageSettings = pgTable(

@@ -1,7 +1,7 @@
-// Distinct counts of several rows: the SQL that merges their sketches, and the count that follows from its result.
+// Distinct counts of several rows: the SQL that merges their sketches, and the counts that follow from its result.
 
 import { type SQL, sql } from 'drizzle-orm'
-import { BUCKETS, estimate, RANKS } from '../counting/sketch.js'
+import { BUCKETS, differenceError, estimate, RANKS } from '../counting/sketch.js'
 
 /** The merge of several rows, for one kind of ids. */
 export interface Merged {
@@ -14,25 +14,71 @@ export interface Merged {
   unsketched: number
 }
 
-/** Aggregates over a group of rows, as columns whose names begin with `prefix`. */
-export function mergeColumns(prefix: string, count: SQL, sketch: SQL): SQL {
-  const named = (name: string) => sql.identifier(`${prefix}_${name}`)
-  return sql`bit_or(${sketch}) as ${named('sketch')},
-    coalesce(max(${count}), 0) as ${named('largest')},
-    coalesce(sum(${count}), 0) as ${named('summed')},
-    coalesce(sum(${count}) filter (where ${sketch} is null), 0) as ${named('unsketched')}`
+/** The kinds of ids: the prefixes of their columns. */
+export const KINDS = ['workspaces', 'users'] as const
+export type Kind = (typeof KINDS)[number]
+
+const PARTS = ['sketch', 'largest', 'summed', 'unsketched'] as const
+type Parts = Record<(typeof PARTS)[number], SQL>
+
+/** The columns that contain a Merged. */
+export const mergedColumns = (kind: Kind): string[] => PARTS.map((part) => `${kind}_${part}`)
+
+/** What a single row with its own count contributes. */
+const partsOfRow = (count: SQL, sketch: SQL): Parts => ({
+  sketch,
+  largest: count,
+  summed: count,
+  unsketched: sql`case when ${sketch} is null then ${count} else 0 end`,
+})
+
+/** A single row in the columns of a Merged. */
+export function rowColumns(kind: Kind, count: SQL, sketch: SQL): SQL {
+  const parts = partsOfRow(count, sketch)
+  return sql.join(
+    PARTS.map((part) => sql`${parts[part]} as ${named(kind, part)}`),
+    sql`, `,
+  )
 }
 
-/** The columns of mergeColumns() as one JSON object. */
-export function mergedJson(prefix: string): SQL<Merged> {
-  const named = (name: string) => sql.identifier(`${prefix}_${name}`)
+/** Aggregates over a group of rows with counts of their own, as the columns of a Merged. */
+export const mergeColumns = (kind: Kind, count: SQL, sketch: SQL): SQL =>
+  aggregates(kind, partsOfRow(count, sketch))
+
+/** Aggregates over a group of rows with the columns of a Merged, or over those that `filter` selects. */
+export function mergeMerged(kind: Kind, filter?: SQL): SQL {
+  const [sketch, largest, summed, unsketched] = [
+    named(kind, 'sketch'),
+    named(kind, 'largest'),
+    named(kind, 'summed'),
+    named(kind, 'unsketched'),
+  ]
+  return aggregates(kind, { sketch, largest, summed, unsketched }, filter)
+}
+
+function aggregates(kind: Kind, { sketch, largest, summed, unsketched }: Parts, filter = sql``): SQL {
+  return sql`bit_or(${sketch}) ${filter} as ${named(kind, 'sketch')},
+    coalesce(max(${largest}) ${filter}, 0) as ${named(kind, 'largest')},
+    coalesce(sum(${summed}) ${filter}, 0) as ${named(kind, 'summed')},
+    coalesce(sum(${unsketched}) ${filter}, 0) as ${named(kind, 'unsketched')}`
+}
+
+const named = (kind: Kind, part: string): SQL => sql`${sql.identifier(`${kind}_${part}`)}`
+
+/** The columns of a Merged as one JSON object. */
+export function mergedJson(kind: Kind): SQL<Merged> {
   return sql<Merged>`json_build_object(
-    'column_sums', case when ${named('sketch')} is not null then array(
-      select bit_count(substring(${named('sketch')} from rank * ${BUCKETS}::int + 1 for ${BUCKETS}::int))
-      from generate_series(0, ${RANKS - 1}::int) as rank order by rank) end,
-    'largest', ${named('largest')},
-    'summed', ${named('summed')},
-    'unsketched', ${named('unsketched')})`
+    'column_sums', ${columnSums(named(kind, 'sketch'))},
+    'largest', ${named(kind, 'largest')},
+    'summed', ${named(kind, 'summed')},
+    'unsketched', ${named(kind, 'unsketched')})`
+}
+
+/** The sketch's bits per rank, as an array; null without a sketch. */
+export function columnSums(sketch: SQL): SQL {
+  return sql`case when ${sketch} is not null then array(
+      select bit_count(substring(${sketch} from rank * ${BUCKETS}::int + 1 for ${BUCKETS}::int))
+      from generate_series(0, ${RANKS - 1}::int) as rank order by rank) end`
 }
 
 /**
@@ -43,4 +89,28 @@ export function mergedJson(prefix: string): SQL<Merged> {
 export function distinctCount({ column_sums, largest, summed, unsketched }: Merged): number {
   const estimated = (column_sums ? estimate(column_sums) : 0) + unsketched
   return Math.max(largest, Math.min(summed, estimated))
+}
+
+/** The ids of a time that are in no earlier day, and the standard error of that number. */
+export interface NewIds {
+  count: number
+  error: number
+}
+
+/** What the sketches of the earlier days, and of these and the time together, have in bits per rank. */
+export interface Seen {
+  before: number[] | null
+  after: number[] | null
+}
+
+/**
+ * The ids of `merged` that are in no earlier day: the union's estimate less that of the earlier days, clamped between 0
+ * and the distinct count. Rows without a sketch are assumed to share no id with other rows.
+ */
+export function newIds(merged: Merged, { before, after }: Seen): NewIds {
+  const distinct = distinctCount(merged)
+  const earlier = before ? estimate(before) : 0
+  const added = (after ? estimate(after) - earlier : 0) + merged.unsketched
+  const count = before ? Math.max(0, Math.min(distinct, added)) : distinct
+  return { count, error: Math.round(differenceError(earlier, count)) }
 }

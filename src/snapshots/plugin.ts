@@ -1,11 +1,12 @@
-// Takes snapshots on demand and on schedule, measures that, and prunes old rows.
+// Takes snapshots on demand and on schedule, measures that, and keeps the history: merges days and prunes old rows.
 
 import fp from 'fastify-plugin'
-import { pause } from '../async.js'
+import { pause, Waker } from '../async.js'
 import type { Config } from '../config.js'
 import { NotFound } from '../http/errors.js'
 import { outageLog } from '../log.js'
 import type { Timing } from '../timing.js'
+import { mergeIntoDays } from './days.js'
 import { findSnapshot, type RecordedSnapshot } from './history.js'
 import { pruneReplicas, pruneSessions, pruneSnapshots } from './retention.js'
 import { runSchedule } from './schedule.js'
@@ -16,6 +17,9 @@ import {
   type Trigger,
   takeSnapshot,
 } from './snapshot.js'
+
+/** History is kept once a day even if no snapshot is taken. */
+const LONGEST_WAIT_MS = 86_400_000
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -37,6 +41,7 @@ export default fp<{ config: Config; timing: Timing }>(
     const { metrics, counting, database, shutdown } = app
     const { replicaId } = counting.replica
     const listeners: (() => void)[] = []
+    const historyGrew = new Waker()
 
     metrics.gauge(
       'boundary_usage_snapshot_interval_seconds',
@@ -74,7 +79,7 @@ export default fp<{ config: Config; timing: Timing }>(
           missingLogs = outcome.snapshot.missing_requests
           app.log.info({ snapshot: outcome.snapshot }, 'snapshot taken')
           for (const listener of listeners) listener()
-          void prune()
+          historyGrew.wake()
         }
         return outcome
       } catch (error) {
@@ -83,15 +88,36 @@ export default fp<{ config: Config; timing: Timing }>(
       }
     }
 
-    /** Called by the replica that took the snapshot, so that one replica prunes. */
-    async function prune(): Promise<void> {
-      try {
-        const days = config.SNAPSHOT_RETENTION_DAYS
-        while (!shutdown.signal.aborted && (await database.run((db) => pruneSnapshots(db, days))));
-        while (!shutdown.signal.aborted && (await database.run(pruneReplicas)));
-      } catch (err) {
-        if (database.up) app.log.error({ err }, 'pruning failed: it will be retried after the next snapshot')
+    /**
+     * Merges snapshots that are not in their day yet, of a version without days, and removes old rows: every replica at
+     * start, and then the one that took a snapshot.
+     */
+    async function keepHistory(): Promise<void> {
+      const days = config.SNAPSHOT_RETENTION_DAYS
+      while (!shutdown.signal.aborted) {
+        try {
+          while (!shutdown.signal.aborted && (await mergeStep()));
+          while (!shutdown.signal.aborted && (await database.run((db) => pruneSnapshots(db, days))));
+          while (!shutdown.signal.aborted && (await database.run(pruneReplicas)));
+        } catch (err) {
+          if (database.up)
+            app.log.error(
+              { err },
+              'merging days or pruning failed: it will be retried after the next snapshot',
+            )
+        }
+        await historyGrew.wait(LONGEST_WAIT_MS, { signal: shutdown.signal, ref: false })
       }
+    }
+    database.prepared.then(keepHistory, () => {}) // reported by database.prepared
+
+    /** A step of the merge, and then a pause as long, in which replicas find the database free; false if it was the last. */
+    async function mergeStep(): Promise<boolean> {
+      const start = performance.now()
+      const merged = await database.run((db) => mergeIntoDays(db))
+      if (merged === 0) return false
+      await pause(performance.now() - start, { signal: shutdown.signal, ref: false })
+      return true
     }
 
     /** Every replica does this: they skip the rows that another one is removing. */

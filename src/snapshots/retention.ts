@@ -7,11 +7,13 @@ const STEP_ROWS = 100
 /** A replica that has been silent for this long no longer runs. */
 const REPLICA_DAYS = 30
 
-/** Removes at most STEP_ROWS snapshots that ended more than `days` ago; true if there may be more. */
+/**
+ * Removes at most STEP_ROWS snapshots that ended more than `days` ago and are in their day; true if there may be more.
+ */
 export async function pruneSnapshots(db: Executor, days: number): Promise<boolean> {
   const rows = await db.execute(sql`
     delete from telemetry_snapshots where id in (
-      select id from telemetry_snapshots where period_end < now() - ${days} * interval '1 day'
+      select id from telemetry_snapshots where in_days and period_end < now() - ${days} * interval '1 day'
       order by period_end limit ${STEP_ROWS})
     returning 1`)
   return rows.length === STEP_ROWS

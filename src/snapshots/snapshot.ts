@@ -7,6 +7,7 @@ import type { Db, Executor } from '../database/client.js'
 import { locks } from '../database/locks.js'
 import { boundaryUsageReplicas, boundaryUsageStats, telemetrySnapshots } from '../database/schema.js'
 import { TIMING } from '../timing.js'
+import { mergeIntoDays } from './days.js'
 import { distinctCount, type Merged, mergeColumns, mergedJson } from './merge.js'
 import { countMissing, reportMissing } from './missing.js'
 
@@ -120,6 +121,7 @@ export async function takeSnapshot(db: Db, request: SnapshotRequest): Promise<Sn
       .where(eq(telemetrySnapshots.id, id))
       .returning(snapshotColumns)
     if (!row) throw new Error('the snapshot that was inserted is not there')
+    await mergeIntoDays(tx, id)
     return { result: 'taken', now, snapshot: withDuration(row) }
   })
 }

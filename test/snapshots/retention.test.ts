@@ -10,21 +10,22 @@ import { startReplica } from '../helpers/replica.js'
 import { keyOf } from '../helpers/tracker.js'
 import { until } from '../helpers/until.js'
 
-t.test('snapshots older than the retention go, a hundred at a time', async (t) => {
+t.test('snapshots older than the retention go once they are in their day, a hundred at a time', async (t) => {
   const { database, sql } = await testDatabase(t)
   await sql`insert into telemetry_snapshots
     (id, trigger, reported_by, replicas, period_start, period_end, taken_at, unique_workspaces, unique_users,
-     unique_workspaces_summed, unique_users_summed, allowed_requests, denied_requests)
-    select gen_random_uuid(), 'manual', gen_random_uuid(), 0, moment, moment, moment, 0, 0, 0, 0, 0, 0
-    from (select now() - n * interval '1 hour' as moment from generate_series(1, 24 * 20) as n) as moments`
+     unique_workspaces_summed, unique_users_summed, allowed_requests, denied_requests, in_days)
+    select gen_random_uuid(), 'manual', gen_random_uuid(), 0, moment, moment, moment, 0, 0, 0, 0, 0, 0, n <> 480
+    from (select n, now() - n * interval '1 hour' as moment from generate_series(1, 24 * 20) as n) as moments`
   const count = async () => (await sql`select count(*)::int as n from telemetry_snapshots`)[0]?.n
-  const kept = 24 * 10 - 1
+  const kept = 24 * 10 - 1 + 1 // and the oldest, which is not in its day
   for (const left of [380, 280]) {
     t.equal(await database.run((db) => pruneSnapshots(db, 10)), true)
     t.equal(await count(), left)
   }
   t.equal(await database.run((db) => pruneSnapshots(db, 10)), false)
   t.ok(Math.abs((await count()) - kept) <= 1)
+  t.equal((await sql`select 1 from telemetry_snapshots where not in_days`).length, 1)
 })
 
 t.test('replicas long dead go, those with usage or a recent flush stay', async (t) => {
