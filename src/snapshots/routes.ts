@@ -8,16 +8,8 @@ import { ADMIN_ROUTE, restrictToAdmins } from '../http/admin.js'
 import { InvalidQuery, RangeTooExpensive, SnapshotInProgress } from '../http/errors.js'
 import { EARLIEST_MS, isRepresentable, parseTime } from '../http/formats.js'
 import { errorResponse, oneOf, RETRY_AFTER, ref, responses } from '../http/schemas.js'
-import {
-  type IntervalUsage,
-  intervalsOf,
-  listReplicas,
-  listSnapshots,
-  readUsage,
-  UNITS,
-  type Unit,
-  type UsageRange,
-} from './history.js'
+import { intervalsOf, UNITS, type Unit, type UsageRange } from './calendar.js'
+import { listReplicas, listSnapshots } from './history.js'
 import {
   MAX_BUCKETS,
   MAX_SNAPSHOTS,
@@ -29,6 +21,7 @@ import {
   SnapshotSchema,
   UsageSchema,
 } from './schemas.js'
+import { type IntervalUsage, readUsage } from './usage.js'
 
 const JSON_TYPE = 'application/json; charset=utf-8'
 const CSV_TYPE = 'text/csv; charset=utf-8; header=present'
@@ -152,7 +145,8 @@ export const telemetry: FastifyPluginAsyncTypebox = async (app) => {
         description:
           'Distinct counts are merged from sketches, not summed: by=day gives daily active users, by=month ' +
           'monthly active users. Buckets are in UTC, weeks start on Monday. A snapshot belongs to the bucket in ' +
-          'which its period ends. If `Accept` prefers text/csv, the response contains the buckets as CSV.',
+          'which its period ends. New users and workspaces are those in no earlier day on record: the difference of two ' +
+          'estimates, so each is returned with its standard error. If `Accept` prefers text/csv, the response contains the buckets as CSV.',
         querystring: Type.Object({
           from: Type.Optional(
             Type.String({ format: 'date-time', description: `Default: ${DEFAULT_DAYS} days before \`to\`.` }),
@@ -239,7 +233,7 @@ function rangeOf(query: { from?: string; to?: string; by?: Unit }): UsageRange {
   return range
 }
 
-/** CSV as in RFC 4180; no value needs quotes. */
+/** CSV as in RFC 4180; no value needs quotes, and null is an empty field. */
 function toCsv(intervals: IntervalUsage[]): string {
   const names = [
     'start',
@@ -247,13 +241,18 @@ function toCsv(intervals: IntervalUsage[]): string {
     'snapshots',
     'unique_workspaces',
     'unique_users',
+    'new_workspaces',
+    'new_users',
+    'new_workspaces_error',
+    'new_users_error',
     'allowed_requests',
     'denied_requests',
     'duplicate_requests',
     'missing_requests',
     'recovered_requests',
   ] as const
-  const text = (value: Date | number) => (value instanceof Date ? value.toISOString() : String(value))
+  const text = (value: Date | number | null) =>
+    value instanceof Date ? value.toISOString() : String(value ?? '')
   const lines = intervals.map((interval) => names.map((name) => text(interval[name])).join(','))
   return [names.join(','), ...lines, ''].join('\r\n')
 }

@@ -3,7 +3,8 @@
 import { Type } from '@sinclair/typebox'
 import { DELIVERY_STATES, TRIGGERS } from '../database/schema.js'
 import { count, id, nullable, oneOf, ref, time } from '../http/schemas.js'
-import { MAX_REPLICAS, REPLICA_STATES, type SnapshotDelivery, UNITS } from './history.js'
+import { UNITS } from './calendar.js'
+import { MAX_REPLICAS, REPLICA_STATES, type SnapshotDelivery } from './history.js'
 
 /** The maximum number of snapshots on a page. */
 export const MAX_SNAPSHOTS = 1_000
@@ -96,6 +97,10 @@ const usage = {
   snapshots: count('Snapshots whose period ended in this time.'),
   unique_workspaces: count('Distinct workspaces; one that is in several snapshots counts once.'),
   unique_users: count('Distinct users; one who is in several snapshots counts once.'),
+  new_workspaces: nullable(count('Workspaces that are in no earlier day on record; null by hour.')),
+  new_users: nullable(count('Users who are in no earlier day on record; null by hour.')),
+  new_workspaces_error: nullable(count('Standard error of new_workspaces; null by hour.')),
+  new_users_error: nullable(count('Standard error of new_users; null by hour.')),
   allowed_requests: count('Allowed requests.'),
   denied_requests: count('Denied requests.'),
   ...sessionCounts,

@@ -10,8 +10,9 @@ import type { Tracker } from '../../src/counting/tracker.js'
 import { connectDatabase, type Database } from '../../src/database/client.js'
 import { readSketchKey } from '../../src/database/settings.js'
 import { claimDelivery, recordDelivery } from '../../src/delivery/queue.js'
-import { findSnapshot, listReplicas, listSnapshots, readUsage } from '../../src/snapshots/history.js'
+import { findSnapshot, listReplicas, listSnapshots } from '../../src/snapshots/history.js'
 import { previewSnapshot, takeSnapshot } from '../../src/snapshots/snapshot.js'
+import { readUsage } from '../../src/snapshots/usage.js'
 import { testDatabase, withSettings } from '../helpers/database.js'
 import { startPostgres } from '../helpers/postgres.js'
 import { startProcess } from '../helpers/process.js'
@@ -133,6 +134,10 @@ async function checkPeriod(t: Test, database: Database, sql: postgres.Sql): Prom
     snapshots: 1,
     unique_workspaces: 2,
     unique_users: 2,
+    new_workspaces: 2,
+    new_users: 2,
+    new_workspaces_error: 0,
+    new_users_error: 0,
     allowed_requests: 9,
     denied_requests: 3,
     duplicate_requests: 0,

@@ -1,7 +1,8 @@
 // Usage over ranges of snapshots: calendar buckets in UTC, distinct counts merged.
 
 import t from 'tap'
-import { intervalsOf, readUsage, type Unit } from '../../src/snapshots/history.js'
+import { intervalsOf, type Unit } from '../../src/snapshots/calendar.js'
+import { readUsage } from '../../src/snapshots/usage.js'
 import { testDatabase, untilBlocked } from '../helpers/database.js'
 import { recordSnapshot } from '../helpers/history.js'
 import { type Replica, startReplica } from '../helpers/replica.js'
@@ -124,6 +125,10 @@ t.test('the route answers JSON or CSV, with defaults, and says what is wrong wit
     snapshots: 1,
     unique_workspaces: 2,
     unique_users: 2,
+    new_workspaces: 2,
+    new_users: 2,
+    new_workspaces_error: 0,
+    new_users_error: 0,
     allowed_requests: 10,
     denied_requests: 1,
     duplicate_requests: 3,
@@ -134,6 +139,10 @@ t.test('the route answers JSON or CSV, with defaults, and says what is wrong wit
     snapshots: 0,
     unique_workspaces: 0,
     unique_users: 0,
+    new_workspaces: 0,
+    new_users: 0,
+    new_workspaces_error: 0,
+    new_users_error: 0,
     allowed_requests: 0,
     denied_requests: 0,
     duplicate_requests: 0,
@@ -156,12 +165,22 @@ t.test('the route answers JSON or CSV, with defaults, and says what is wrong wit
   t.equal(
     await csv.text(),
     [
-      'start,end,snapshots,unique_workspaces,unique_users,allowed_requests,denied_requests,' +
-        'duplicate_requests,missing_requests,recovered_requests',
-      '2026-03-01T00:00:00.000Z,2026-03-02T00:00:00.000Z,1,2,2,10,1,3,2,4',
-      '2026-03-02T00:00:00.000Z,2026-03-03T00:00:00.000Z,0,0,0,0,0,0,0,0',
+      'start,end,snapshots,unique_workspaces,unique_users,new_workspaces,new_users,new_workspaces_error,' +
+        'new_users_error,allowed_requests,denied_requests,duplicate_requests,missing_requests,recovered_requests',
+      '2026-03-01T00:00:00.000Z,2026-03-02T00:00:00.000Z,1,2,2,2,2,0,0,10,1,3,2,4',
+      '2026-03-02T00:00:00.000Z,2026-03-03T00:00:00.000Z,0,0,0,0,0,0,0,0,0,0,0,0',
       '',
     ].join('\r\n'),
+  )
+
+  const hourly = await replica.get(
+    '/telemetry/usage?by=hour&from=2026-03-01T09:00:00Z&to=2026-03-01T10:00:00Z',
+    { accept: 'text/csv' },
+  )
+  t.equal(
+    (await hourly.text()).split('\r\n')[1],
+    '2026-03-01T09:00:00.000Z,2026-03-01T10:00:00.000Z,1,2,2,,,,,10,1,3,2,4',
+    'by hour, new ids are not reported',
   )
 
   const defaults = (await (await replica.get('/telemetry/usage')).json()) as {
