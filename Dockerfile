@@ -20,6 +20,7 @@ RUN npm ci --ignore-scripts && npx patch-package --error-on-fail && npm prune --
 FROM base
 ENV NODE_ENV=production HOST=:: PORT=3000
 COPY drizzle ./drizzle
+COPY docs/operating.md ./docs/operating.md
 COPY --from=dependencies /app/node_modules ./node_modules
 COPY --from=build /app/dist ./dist
 # The image's user "node". It is given as a number, so that Kubernetes can verify runAsNonRoot; it cannot write to /app.

@@ -16,6 +16,7 @@ import host from './http/host.js'
 import methods from './http/methods.js'
 import metrics from './http/metrics.js'
 import openapi from './http/openapi.js'
+import readiness from './http/readiness.js'
 import { HTTP_SCHEMAS } from './http/schemas.js'
 import shutdown from './http/shutdown.js'
 import { boundaryLogs } from './ingest/routes.js'
@@ -26,6 +27,8 @@ import { page } from './page/routes.js'
 import snapshots from './snapshots/plugin.js'
 import { telemetry } from './snapshots/routes.js'
 import { SNAPSHOT_SCHEMAS } from './snapshots/schemas.js'
+import { status } from './status/routes.js'
+import { STATUS_SCHEMAS } from './status/schemas.js'
 import { TIMING, type Timing } from './timing.js'
 
 const HEADERS_TIMEOUT_MS = 10_000
@@ -70,7 +73,8 @@ export async function buildApp(config: Config, options: AppOptions = {}): Promis
   // Fastify's own parsers would read bodies on every route; only routes that take a body add a parser.
   app.removeAllContentTypeParsers()
 
-  for (const schema of [...HTTP_SCHEMAS, ...INGEST_SCHEMAS, ...SNAPSHOT_SCHEMAS]) app.addSchema(schema)
+  const schemas = [...HTTP_SCHEMAS, ...INGEST_SCHEMAS, ...SNAPSHOT_SCHEMAS, ...STATUS_SCHEMAS]
+  for (const schema of schemas) app.addSchema(schema)
 
   await app.register(errors)
   await app.register(methods)
@@ -80,6 +84,7 @@ export async function buildApp(config: Config, options: AppOptions = {}): Promis
   await app.register(auth, { config })
   await app.register(database, { config, timing })
   await app.register(counting, { config, timing })
+  await app.register(readiness)
   await app.register(snapshots, { config, timing })
   await app.register(delivery, { config })
 
@@ -87,6 +92,7 @@ export async function buildApp(config: Config, options: AppOptions = {}): Promis
   await app.register(boundaryLogs, { config, timing })
   await app.register(telemetry)
   await app.register(redelivery)
+  await app.register(status, { config })
   await app.register(health)
   await app.register(docs)
   await app.register(page)

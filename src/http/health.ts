@@ -5,20 +5,8 @@ import { Type } from '@sinclair/typebox'
 import { ErrorSchema, HealthSchema, RETRY_AFTER, ref, responses } from './schemas.js'
 
 export const health: FastifyPluginAsyncTypebox = async (app) => {
-  const { metrics, database, counting, shutdown } = app
+  const { metrics, readiness } = app
   const common = { tags: ['probe'], security: [] }
-
-  /** Why this replica is not ready; empty if it is. */
-  function reasonsNotReady(): string[] {
-    const reasons: string[] = []
-    if (!database.isPrepared) reasons.push('the database schema is not in place yet')
-    if (shutdown.isComing) reasons.push('this replica is about to shut down')
-    if (counting.unready) reasons.push(counting.unready)
-    return reasons
-  }
-  metrics.gauge('boundary_usage_ready', 'Whether this replica is ready, as reported by /-/ready.', () =>
-    reasonsNotReady().length === 0 ? 1 : 0,
-  )
 
   app.get(
     '/-/healthy',
@@ -53,7 +41,7 @@ export const health: FastifyPluginAsyncTypebox = async (app) => {
       },
     },
     async (_request, reply) => {
-      const reasons = reasonsNotReady()
+      const reasons = readiness.reasons()
       if (reasons.length === 0) return { status: 'ok' as const, reasons }
       return reply.code(503).header('retry-after', 1).send({ status: 'unavailable', reasons })
     },

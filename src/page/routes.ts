@@ -1,4 +1,4 @@
-// Serves the status page at /: exactly the files listed here, read once at startup.
+// Serves the status page at /, and the manual that it links to: exactly the files listed here, read once at startup.
 
 import { hash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
@@ -6,12 +6,15 @@ import { createRequire } from 'node:module'
 import { extname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { FastifyPluginAsync } from 'fastify'
+import { toHtml } from './manual.js'
 
 const OWN = fileURLToPath(new URL('assets/', import.meta.url))
+const MANUAL = fileURLToPath(new URL('../../docs/operating.md', import.meta.url))
 const UPLOT = join(createRequire(import.meta.url).resolve('uplot/package.json'), '../dist')
 
 const FILES: Record<string, string> = {
   '/': join(OWN, 'index.html'),
+  '/docs/operating.md': MANUAL, // the path in the repository, so that a link to a runbook works here and there
   ...Object.fromEntries(
     ['page.css', 'icon.svg', 'page.js', 'view.js', 'charts.js', 'history.js', 'format.js', 'api.js'].map(
       (name) => [`/page/${name}`, join(OWN, name)],
@@ -23,6 +26,7 @@ const FILES: Record<string, string> = {
 
 const TYPES: Record<string, string> = {
   '.html': 'text/html; charset=utf-8',
+  '.md': 'text/html; charset=utf-8',
   '.css': 'text/css; charset=utf-8',
   '.js': 'text/javascript; charset=utf-8',
   '.svg': 'image/svg+xml',
@@ -48,7 +52,7 @@ const HEADERS = {
 
 export const page: FastifyPluginAsync = async (app) => {
   for (const [path, file] of Object.entries(FILES)) {
-    const content = await readFile(file)
+    const content = file === MANUAL ? toHtml(await readFile(file, 'utf8')) : await readFile(file)
     const headers = {
       ...HEADERS,
       'content-type': TYPES[extname(file)],

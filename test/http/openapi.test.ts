@@ -63,6 +63,7 @@ t.test('the document contains every route, each with its errors', async (t) => {
     'POST /telemetry/snapshots/{id}/redeliver': '202 400 401 403 404 409 503 default',
     'GET /telemetry/usage': '200 400 401 403 503 default',
     'GET /telemetry/replicas': '200 401 403 503 default',
+    'GET /telemetry/status': '200 401 403 503 default',
     'GET /-/healthy': '200 503 default',
     'GET /-/ready': '200 503 default',
     'GET /metrics': '200 401 503 default',

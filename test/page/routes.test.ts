@@ -4,6 +4,7 @@ import { readdir, readFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import t from 'tap'
 import { testDatabase } from '../helpers/database.js'
+import { anchorsOf } from '../helpers/markdown.js'
 import { exchange } from '../helpers/raw.js'
 import { type Replica, startReplica } from '../helpers/replica.js'
 
@@ -80,6 +81,22 @@ t.test('no file refers to another host or contains inline scripts or styles', as
     )
     if (path === '/') t.notMatch(text, /<style|\sstyle=|\son\w+=|<script>/)
   }
+})
+
+t.test('the manual is served with its headings as anchors, and its links to them', async (t) => {
+  const { url } = await testDatabase(t)
+  const replica = await startReplica(t, url)
+  const manual = await readFile(new URL('../../docs/operating.md', import.meta.url), 'utf8')
+  const response = await replica.get('/docs/operating.md')
+  t.equal(response.headers.get('content-type'), 'text/html; charset=utf-8')
+  t.match(response.headers.get('content-security-policy'), /^default-src 'none'/)
+  const html = await response.text()
+  const ids = [...html.matchAll(/ id="([^"]+)"/g)].map(([, id = '']) => id)
+  t.strictSame(ids, [...anchorsOf(manual)])
+  const links = [...html.matchAll(/<a href="#([^"]+)">/g)].map(([, anchor = '']) => anchor)
+  t.ok(links.length > 10)
+  for (const anchor of links) t.ok(ids.includes(anchor), anchor)
+  t.match(html, '&lt;pid&gt;', 'what looks like markup is escaped')
 })
 
 t.test('no path serves any other file from the disk', async (t) => {
