@@ -6,6 +6,8 @@ import { BodyTooLarge, InvalidContentLength } from '../http/errors.js'
 /** A decompressed stream knows how many bytes were sent. */
 export type Payload = Readable & { receivedEncodedLength?: number }
 
+const NOTHING = Buffer.alloc(0)
+
 interface Options {
   /** The request's Content-Length. */
   declaredLength: string | undefined
@@ -22,17 +24,24 @@ export function readBody(
   done: (error: Error | null, body?: Buffer) => void,
 ): void {
   const declared = declaredLength === undefined ? undefined : Number(declaredLength)
-  let bytes: Buffer = Buffer.alloc(0)
+  let bytes: Buffer = NOTHING
   let length = 0
+  let isOver = false
 
   const onData = (chunk: Buffer) => {
+    if (isOver) return
     const end = length + chunk.length
     if (end > limit || (payload.receivedEncodedLength ?? 0) > limit) return finish(new BodyTooLarge())
-    if (end > bytes.length) {
-      bytes = grow(bytes.subarray(0, length), end, declared)
-      onHold(bytes.length)
+    if (end === declared && length === 0) {
+      bytes = chunk // most bodies arrive in one piece, and need no copy
+      onHold(end)
+    } else {
+      if (end > bytes.length) {
+        bytes = grow(bytes.subarray(0, length), end, declared)
+        onHold(bytes.length)
+      }
+      bytes.set(chunk, length)
     }
-    bytes.set(chunk, length)
     length = end
   }
   const onEnd = () => {
@@ -43,11 +52,15 @@ export function readBody(
     error.statusCode ??= 400
     finish(error)
   }
+  // The listeners stay, because it costs less to ignore events than to remove listeners. They must not keep the body.
   const finish = (error: Error | null) => {
-    payload.off('data', onData).off('end', onEnd).off('error', onError)
+    if (isOver) return
+    isOver = true
+    const body = bytes.length === length ? bytes : bytes.subarray(0, length)
+    bytes = NOTHING
     onHold(0)
     if (error) done(error)
-    else done(null, bytes.subarray(0, length))
+    else done(null, body)
   }
 
   if (declared !== undefined && declared > limit) done(new BodyTooLarge())
