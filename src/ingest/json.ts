@@ -1,11 +1,11 @@
 // Reads a batch in JSON straight from its bytes: BatchSchema says what a batch is, JsonScanner knows the syntax.
 
 import { InvalidBody } from '../http/errors.js'
-import { UUID } from '../http/formats.js'
 import type { Batch } from './batch.js'
 import { isDateTimeAt } from './date-time.js'
 import { JsonScanner, Names } from './json-scanner.js'
 import { Tally } from './tally.js'
+import { uuidAt } from './uuid.js'
 
 // The members that the schema knows, of each kind of object, by their index among its names.
 const BATCH = { workspaceId: 0, ownerId: 1, sessionId: 2, processName: 3, logs: 4 }
@@ -35,8 +35,6 @@ const REQUEST_MEMBERS: Members = {
   path: '/logs/*/http_request',
   depth: 4,
 }
-
-const ID_LENGTH = 36
 
 /** Shared by all bodies, because each is read without a pause. */
 const tally = new Tally()
@@ -161,11 +159,9 @@ class JsonReader {
   /** Returns the id in lower case. */
   #id(member: number, start: number, end: number): string {
     const { bytes, from, to } = this.#json.content(start, end)
-    if (to - from === ID_LENGTH) {
-      const id = bytes.toString('latin1', from, to)
-      if (UUID.test(id)) return id.toLowerCase()
-    }
-    throw new InvalidBody(`${pointer(BATCH_MEMBERS, member)} must be a UUID`)
+    const id = uuidAt(bytes, from, to)
+    if (id === undefined) throw new InvalidBody(`${pointer(BATCH_MEMBERS, member)} must be a UUID`)
+    return id
   }
 
   #time(member: number, at: number): number {

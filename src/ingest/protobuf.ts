@@ -3,9 +3,9 @@
 
 import { isUtf8 } from 'node:buffer'
 import { InvalidBody, InvalidProtobuf } from '../http/errors.js'
-import { UUID } from '../http/formats.js'
 import type { Batch } from './batch.js'
 import { Tally } from './tally.js'
+import { uuidAt } from './uuid.js'
 
 /** A field's number and wire type, as they stand on the wire. */
 const BATCH = { logs: tag(1, 2), sessionId: tag(2, 2), confinedProcessName: tag(3, 2) }
@@ -44,22 +44,23 @@ class ProtobufReader {
 
   batch(): Batch {
     const end = this.#bytes.length
-    let sessionId = ''
+    let sessionStart = 0
+    let sessionEnd = 0
     while (this.#at < end) {
       const tag = this.#tag(end)
       if (tag === BATCH.logs) this.#log(this.#length(end))
       else if (tag === BATCH.sessionId) {
-        const start = this.#string(end)
-        sessionId = this.#bytes.toString('latin1', start, this.#at)
+        sessionStart = this.#string(end)
+        sessionEnd = this.#at
       } else if (tag === BATCH.confinedProcessName) this.#string(end)
       else this.#skip(tag, end)
     }
-    if (sessionId !== '' && !UUID.test(sessionId)) throw new InvalidBody('/session_id must be a UUID')
-    return tally.batch({
-      workspaceId: undefined,
-      ownerId: undefined,
-      sessionId: sessionId === '' ? undefined : sessionId.toLowerCase(),
-    })
+    let sessionId: string | undefined
+    if (sessionEnd > sessionStart) {
+      sessionId = uuidAt(this.#bytes, sessionStart, sessionEnd)
+      if (sessionId === undefined) throw new InvalidBody('/session_id must be a UUID')
+    }
+    return tally.batch({ workspaceId: undefined, ownerId: undefined, sessionId })
   }
 
   #log(end: number): void {
