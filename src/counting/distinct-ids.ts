@@ -26,10 +26,9 @@ export class DistinctIds {
     return this.#positions?.get(id)
   }
 
-  /** Whether add() would return true. Requires `hash` if the set is a sketch. */
-  isNew(id: string, hash: SketchHash | undefined): boolean {
-    if (this.#positions) return !this.#positions.has(id)
-    return !this.#sketch.whole.has(known(hash?.(id) ?? UNKNOWN))
+  /** Whether add() would return true. */
+  isNew(id: string, position: Position = UNKNOWN): boolean {
+    return this.#positions ? !this.#positions.has(id) : !this.#sketch.whole.has(known(position))
   }
 
   /** Adds an id. Returns false if the set, or once it is a sketch the id's bit, already contained it. */

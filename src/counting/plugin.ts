@@ -19,14 +19,18 @@ import { Tracker } from './tracker.js'
 /** The replica is not ready if its oldest unflushed usage is older than this many flush intervals. */
 const STALE_INTERVALS = 10
 
-/** A batch, as Tracker.track() takes it. */
-type Batch = [
+/**
+ * Counts a batch; with ACK=durable, resolves once it is committed. NEW_IDS_LIMIT applies to `credential`, unless it is
+ * undefined: a JWT, which has one workspace and one owner.
+ */
+type Count = (
+  credential: string | undefined,
   workspaceId: string,
   ownerId: string,
   allowed: number,
   denied: number,
   session: Parameters<Tracker['track']>[4],
-]
+) => void | Promise<void>
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -35,11 +39,7 @@ declare module 'fastify' {
       readonly tracker: Tracker
       /** Resolves once everything tracked before the call is in the database. */
       flush(): Promise<void>
-      /**
-       * Counts a batch; with ACK=durable, resolves once it is committed. NEW_IDS_LIMIT applies to `credential`, unless
-       * it is undefined: a JWT, which has one workspace and one owner.
-       */
-      count(credential: string | undefined, ...batch: Batch): void | Promise<void>
+      readonly count: Count
       /** Why this replica is not ready; undefined if it is. */
       readonly unready: string | undefined
       /** Whether all usage is in the database; valid after close. */
@@ -110,29 +110,23 @@ export default fp<{ config: Config; timing: Timing }>(
       else app.log.warn({ reason }, 'not ready')
     }
 
-    function isAdmitted(credential: string, kind: Kind, id: string): boolean {
-      if (!tracker.isNew(kind, id) || newIds.admit(open ? '' : credential, kind)) return true
+    function admit(credential: string | undefined, kind: Kind): boolean {
+      if (credential === undefined || newIds.admit(open ? '' : credential, kind)) return true
       overLimit[kind === 'workspaces' ? 'workspace' : 'user']++
       return false
     }
 
     // Rejects before tracking: a rejected batch must not be counted.
-    function count(credential: string | undefined, ...batch: Batch): void {
+    const count: Count = (credential, workspaceId, ownerId, allowed, denied, session) => {
       if (tracker.isFull) throw new DatabaseUnavailable()
-      const [workspaceId, ownerId, allowed, denied, session] = batch
       if (session && tracker.isFullOfSessions) throw new TooManySessions()
-      if (credential === undefined || allowed + denied === 0) tracker.track(...batch)
-      else
-        tracker.track(workspaceId, ownerId, allowed, denied, session, {
-          workspaces: isAdmitted(credential, 'workspaces', workspaceId),
-          users: isAdmitted(credential, 'users', ownerId),
-        })
+      tracker.track(workspaceId, ownerId, allowed, denied, session, (kind) => admit(credential, kind))
       if (tracker.isFlushDue) flusher.hurry()
     }
 
-    async function countDurably(credential: string | undefined, ...batch: Batch): Promise<void> {
+    const countDurably: Count = async (...batch) => {
       if (!database.isPrepared || flusher.isFailing) throw new DatabaseUnavailable()
-      count(credential, ...batch)
+      count(...batch)
       try {
         await flusher.commit(timing.commitDeadlineMs)
       } catch (error) {

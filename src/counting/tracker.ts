@@ -85,8 +85,8 @@ export class Tracker {
 
   /**
    * Counts one batch. Ids are in canonical form. Must not be called while `isFull`, nor with a session while
-   * `isFullOfSessions`. A batch of skipped logs tracks no workspace and no user. Of the two ids, only those in `added`
-   * join the distinct counts.
+   * `isFullOfSessions`. A batch of skipped logs tracks no workspace and no user. `admit` is asked about an id that would
+   * change the period's distinct count; an id that it refuses does not join it.
    */
   track(
     workspaceId: string,
@@ -94,11 +94,11 @@ export class Tracker {
     allowed: number,
     denied: number,
     session?: { readonly id: string; readonly numbers: Numbers },
-    added = { workspaces: true, users: true },
+    admit: (kind: Kind) => boolean = () => true,
   ): void {
     if (allowed + denied > 0) {
-      if (added.workspaces) this.#add('workspaces', workspaceId)
-      if (added.users) this.#add('users', ownerId)
+      this.#add('workspaces', workspaceId, admit)
+      this.#add('users', ownerId, admit)
     }
     if (session) this.#pending.sessions.add(workspaceId, session.id, session.numbers)
     else {
@@ -108,15 +108,10 @@ export class Tracker {
     this.#pending.since ??= this.#now()
   }
 
-  /** Whether `id` would change the period's distinct count. */
-  isNew(kind: Kind, id: string): boolean {
-    if (this.#pending.ids[kind].has(id)) return false // the period holds every pending id
-    return this.#period[kind].isNew(id, this.#hash)
-  }
-
-  #add(kind: Kind, id: string): void {
+  #add(kind: Kind, id: string, admit: (kind: Kind) => boolean): void {
     if (this.#pending.ids[kind].has(id)) return // the period holds every pending id
     const position = this.#period[kind].position(id) ?? this.#hash?.(id)
+    if (this.#period[kind].isNew(id, position) && !admit(kind)) return
     if (this.#period[kind].add(id, position)) this.#pending.hasNewIds = true
     this.#pending.ids[kind].add(id, position)
   }

@@ -98,7 +98,15 @@ t.test('each credential has its own limit per kind, reported once per period; 0 
 t.test('a tracker knows which ids are new, exactly or, beyond its limit, by their bits', async (t) => {
   const tracker = new Tracker(2)
   tracker.useHash(Number, () => '')
-  const isNew = (...ids: string[]) => ids.map((id) => tracker.isNew('workspaces', id))
+  const isNew = (...ids: string[]) =>
+    ids.map((id) => {
+      let isAsked = false
+      tracker.track(id, '1', 1, 0, undefined, () => {
+        isAsked = true
+        return false
+      })
+      return isAsked
+    })
   tracker.track('1', '1', 1, 0)
   tracker.track('2', '1', 1, 0)
   t.strictSame(isNew('1', '2', '3'), [false, false, true])
