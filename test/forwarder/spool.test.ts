@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { boundaryLogs, connectBoundary, envelopeFrame } from '../helpers/boundary.js'
+import { fileSizes } from '../helpers/files.js'
 import { type Forwarder, type ForwarderOptions, scratch, startForwarder } from '../helpers/forwarder.js'
 import { refusal, type StubService, startStub } from '../helpers/stub-service.js'
 import { until } from '../helpers/until.js'
@@ -289,9 +290,7 @@ t.test(
     await until(async () => (await forwarder.totals()).logs_read === sent, { what: 'all logs to be read' })
     await until(
       async () => {
-        const sizes = await Promise.all(
-          (await segments()).map(async (name) => (await stat(join(spool, name))).size),
-        )
+        const sizes = await fileSizes(spool)
         return (
           sizes.reduce((sum, size) => sum + size, 0) <= limit + 3 * 2 ** 20 &&
           sizes.every((size) => size <= 2 ** 20)
