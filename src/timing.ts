@@ -1,4 +1,4 @@
-// Deadlines and delays that are not settings, because operators never need to change them. Tests shorten them.
+// Deadlines, delays and thresholds that are not settings, because operators never need to change them. Tests lower them.
 
 export interface Timing {
   /** Maximum time to wait for the database: longer than its own timeouts, for when it does not respond at all. */
@@ -19,6 +19,10 @@ export interface Timing {
   heartbeatMs: number
   /** Time between two removals of sessions that are no longer remembered. */
   sessionRetentionMs: number
+  /** Time between two looks at how much the embedded PostgreSQL has written. */
+  upkeepMs: number
+  /** How much it has written since the last checkpoint when it is vacuumed. */
+  upkeepBytes: number
 }
 
 export const TIMING: Timing = {
@@ -31,4 +35,8 @@ export const TIMING: Timing = {
   silenceMs: 600_000,
   heartbeatMs: 20_000,
   sessionRetentionMs: 600_000,
+  // Short enough that it writes no more than some tens of megabytes meanwhile.
+  upkeepMs: 5_000,
+  // A multiple of what PostgreSQL writes at once, and about as much as a new data directory.
+  upkeepBytes: 32 * 1_048_576,
 }

@@ -20,7 +20,9 @@ if (!existsSync(dataDir)) {
   await rename(unfinished, dataDir)
 }
 
-const db = await PGlite.create({ dataDir })
+// After a checkpoint, PostgreSQL would keep 80 MB and more of its log as files to write the next log into.
+const keepNoLog = ['-c', 'wal_recycle=off', '-c', 'min_wal_size=32MB']
+const db = await PGlite.create({ dataDir, startParams: [...PGlite.defaultStartParams, ...keepNoLog] })
 // One connection: the server would interleave the messages of several in one session.
 const server = new PGLiteSocketServer({ db, path: socketPath, maxConnections: 1 })
 await server.start()

@@ -23,8 +23,6 @@ import { compact } from './upkeep.js'
 
 const FIRST_RETRY_MS = 100
 const LONGEST_RETRY_MS = 1_000
-/** Short enough that the embedded PostgreSQL writes no more than some tens of megabytes meanwhile. */
-const UPKEEP_MS = 5_000
 
 /** What a replica reads at start. */
 interface Shared {
@@ -73,7 +71,7 @@ export default fp<{ config: Config; timing: Timing }>(
     })
     prepared.catch(() => {}) // the server awaits it and exits; elsewhere, the replica is never ready
     const upkeep = isEmbedded
-      ? prepared.then(() => keepCompact(database, app.log, app.shutdown.signal))
+      ? prepared.then(() => keepCompact(database, timing, app.log, app.shutdown.signal))
       : undefined
     upkeep?.catch(() => {}) // the rejection of `prepared`
 
@@ -130,7 +128,12 @@ async function prepare(
 }
 
 /** Keeps the embedded PostgreSQL small until `signal` is aborted. */
-async function keepCompact(database: Database, log: FastifyBaseLogger, signal: AbortSignal): Promise<void> {
+async function keepCompact(
+  database: Database,
+  { upkeepMs, upkeepBytes }: Timing,
+  log: FastifyBaseLogger,
+  signal: AbortSignal,
+): Promise<void> {
   const failures = outageLog(
     log,
     'warn',
@@ -139,13 +142,13 @@ async function keepCompact(database: Database, log: FastifyBaseLogger, signal: A
   )
   while (!signal.aborted) {
     try {
-      const bytes = await database.run(compact)
+      const bytes = await database.run((db) => compact(db, upkeepBytes))
       if (bytes !== undefined) log.debug({ bytes }, 'the embedded PostgreSQL was vacuumed')
       failures.recovered()
     } catch (err) {
       if (!signal.aborted) failures.failed({ err })
     }
-    await pause(UPKEEP_MS, { signal, ref: false })
+    await pause(upkeepMs, { signal, ref: false })
   }
 }
 

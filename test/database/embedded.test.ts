@@ -1,17 +1,27 @@
 // The embedded PostgreSQL as an operator without a server of their own meets it: the whole service, no DATABASE_URL.
 
+import { randomUUID } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { cp, mkdir, mkdtemp, readdir, rm, stat, symlink } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { sql } from 'drizzle-orm'
 import t, { type Test } from 'tap'
+import { parseConfig } from '../../src/config.js'
 import { testDatabase } from '../helpers/database.js'
+import { sizeOf } from '../helpers/files.js'
 import { type ServiceProcess, startProcess } from '../helpers/process.js'
 import { logs } from '../helpers/replica.js'
 import { until } from '../helpers/until.js'
 
 const WARN = 40
 const ERROR = 50
+const MIB = 2 ** 20
+
+// The built one, because a worker thread runs JavaScript only.
+const { buildApp }: typeof import('../../src/app.js') = await import(
+  new URL('../../dist/app.js', import.meta.url).href
+)
 
 /** Tests run two at a time, but for the first, which makes what the others copy. */
 const alone = { buffered: false }
@@ -176,39 +186,39 @@ const withoutPackages = asModule(`
 
 t.test('however much is flushed, the data stays small', async (t) => {
   const directory = await dataDir(t)
-  const service = await startProcess(t, { DATA_DIR: directory, ACK: 'durable', LOG_LEVEL: 'debug' })
-  const vacuumed = () => service.logs.filter(({ msg }) => msg === 'the embedded PostgreSQL was vacuumed')
-  let sent = 0
-  // New ids each time, so that each flush writes its sketches anew.
-  const send = async () => {
-    while (vacuumed().length < 3) {
-      t.equal((await service.send({ logs: logs(3, 2) })).status, 202)
-      sent++
-    }
+  const written: number[] = []
+  const app = await buildApp(
+    parseConfig({ DATA_DIR: directory, PORT: '0', LOG_LEVEL: 'debug', FLUSH_INTERVAL_MS: '3600000' }),
+    { timing: { upkeepMs: 10, upkeepBytes: MIB }, output: { write: keepBytes, drain: async () => {} } },
+  )
+  t.teardown(() => app.close())
+  function keepBytes(line: string): void {
+    const { msg, bytes } = JSON.parse(line)
+    if (msg === 'the embedded PostgreSQL was vacuumed') written.push(bytes)
   }
-  await Promise.all([send(), send(), send()])
+  await app.ready()
+  await app.database.prepared
+  const count = () => app.counting.count(undefined, randomUUID(), randomUUID(), 3, 2, undefined)
+  const tables = join(directory, 'postgres/base')
+  const before = await sizeOf(tables)
 
-  const written = vacuumed().reduce((sum, { bytes }) => sum + Number(bytes), 0)
-  const size = await sizeOf(directory)
-  t.comment(`${written} bytes written by ${sent} batches, ${size} bytes in ${directory}`)
-  t.ok(written > 3 * 32 * 1_048_576)
-  t.ok(size < MAX_DATA_BYTES, `${size} bytes`)
-  t.hasStrict(await json(service.get('/telemetry/snapshot')), {
-    allowed_requests: 3 * sent,
-    denied_requests: 2 * sent,
+  for (let n = 0; n < 20_000; n++) count() // so that each new id writes some 20 kB anew
+  while (written.length < 6) {
+    count()
+    await app.counting.flush()
+  }
+  const total = written.reduce((sum, bytes) => sum + bytes)
+  const grown = (await sizeOf(tables)) - before
+  t.ok(grown < total / 2, `the tables grew by ${grown} bytes when ${total} were written`)
+
+  // Each statement ends one of the log's files, of 16 MiB, as if so much had been written.
+  await app.database.run(async (db) => {
+    for (let files = 0; files < 8; files++)
+      await db.execute(sql`select pg_logical_emit_message(false, 'test', ''), pg_switch_wal()`)
   })
+  const log = join(directory, 'postgres/pg_wal')
+  await until(async () => (await sizeOf(log)) <= 3 * 16 * MIB, { what: 'the log to be cut' })
 })
-
-/** A new data directory has about 40 MB, the log that is kept up to 80 MB. */
-const MAX_DATA_BYTES = 256 * 1_048_576
-
-async function sizeOf(directory: string): Promise<number> {
-  const files = await readdir(directory, { recursive: true, withFileTypes: true })
-  const sizes = files
-    .filter((file) => file.isFile())
-    .map((file) => stat(join(file.parentPath, file.name)).catch(() => ({ size: 0 }))) // removed meanwhile
-  return (await Promise.all(sizes)).reduce((sum, { size }) => sum + size, 0)
-}
 
 t.test('ACK=durable warns that a power failure may lose what was acknowledged', async (t) => {
   const env = { DATA_DIR: await dataDir(t) }
