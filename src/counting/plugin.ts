@@ -215,6 +215,7 @@ export default fp<{ config: Config; timing: Timing }>(
         )
         return
       }
+      if (!database.isPrepared) return // it has never been registered
       // Snapshots would only wait for a replica that has nothing to report.
       await timeout(shutdown.remainingMs(), () =>
         database.run((db) => recordStop(db, replica), { lane: 'flush' }),

@@ -179,6 +179,7 @@ t.test('with nothing to migrate, a role that may only read and write the tables 
 t.test('a missing privilege ends the start with the grant that is needed', async (t) => {
   const shared = await testDatabase(t, { unmigrated: true })
   const { sql } = shared
+  await sql.unsafe('revoke create on schema public from public') // as PostgreSQL 15 and later have it
   const role = `newcomer_${process.pid}`
   const url = await createRole(shared, role)
   t.teardown(() => sql.unsafe(`drop owned by ${role}; drop role ${role}`))
