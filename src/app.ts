@@ -24,6 +24,7 @@ import { INGEST_SCHEMAS } from './ingest/schemas.js'
 import { createLog, requestLogging, stdoutLog } from './log.js'
 import type { Output } from './output.js'
 import { page } from './page/routes.js'
+import reporting from './reporting/plugin.js'
 import snapshots from './snapshots/plugin.js'
 import { telemetry } from './snapshots/routes.js'
 import { SNAPSHOT_SCHEMAS } from './snapshots/schemas.js'
@@ -85,6 +86,7 @@ export async function buildApp(config: Config, options: AppOptions = {}): Promis
   await app.register(database, { config, timing })
   await app.register(counting, { config, timing })
   await app.register(readiness)
+  await app.register(reporting, { config, timing })
   await app.register(snapshots, { config, timing })
   await app.register(delivery, { config })
 

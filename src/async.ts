@@ -52,6 +52,40 @@ export class Waker {
   }
 }
 
+/**
+ * Runs `work` for all who ask while it has not begun: one run at a time, each at least `spacingMs` after the last one
+ * began. Who asks while it runs waits for the next run.
+ */
+export class Coalescer<T> {
+  #last: Promise<unknown> = Promise.resolve()
+  #next: Promise<T> | undefined
+  #begunAt = Number.NEGATIVE_INFINITY
+  readonly #spacingMs: number
+  readonly #work: () => Promise<T>
+
+  constructor(spacingMs: number, work: () => Promise<T>) {
+    this.#spacingMs = spacingMs
+    this.#work = work
+  }
+
+  /** Resolves with the outcome of a run that begins after this call. */
+  run(): Promise<T> {
+    this.#next ??= this.#begin(this.#last)
+    return this.#next
+  }
+
+  async #begin(last: Promise<unknown>): Promise<T> {
+    await last
+    const waitMs = this.#begunAt + this.#spacingMs - performance.now()
+    if (waitMs > 0) await pause(waitMs)
+    this.#begunAt = performance.now()
+    const outcome = this.#work()
+    this.#last = outcome.catch(() => {}) // who waits for it gets the error
+    this.#next = undefined
+    return outcome
+  }
+}
+
 /** The work was not done in time; it may be done later all the same. */
 export class TimeoutError extends Error {
   override name = 'TimeoutError'

@@ -93,6 +93,12 @@ export const SettingsSchema = Type.Object({
     description: 'Time between two scheduled snapshots, in milliseconds; 0 disables them.',
     not: { minimum: 1, maximum: 999 },
   }),
+  SNAPSHOT_GRACE_MS: integer(
+    2_000,
+    0,
+    30_000,
+    'How long a snapshot waits for replicas that have not reported, in milliseconds; 0: not at all.',
+  ),
   ACK: oneOf(
     ['memory', 'durable'],
     'When a batch is acknowledged: once it is counted in memory, or once it is committed to the database.',

@@ -17,6 +17,14 @@ export interface Timing {
   silenceMs: number
   /** Time between two heartbeats of a replica; it is silent when none arrived for a minute. */
   heartbeatMs: number
+  /** Time between two reports of a replica without scheduled snapshots. */
+  reportMs: number
+  /** Maximum time that the waiters of ACK=durable wait for a snapshot. */
+  durableHoldMs: number
+  /** Least time between two previews of a replica, each of which makes all replicas report. */
+  previewMs: number
+  /** How long a replica leaves a scheduled snapshot to another one before it looks whether it was taken. */
+  checkMs: number
   /** Time between two removals of sessions that are no longer remembered. */
   sessionRetentionMs: number
   /** Time between two looks at how much the embedded PostgreSQL has written. */
@@ -34,6 +42,10 @@ export const TIMING: Timing = {
   maxEventLoopDelayMs: 1_000,
   silenceMs: 600_000,
   heartbeatMs: 20_000,
+  reportMs: 1_800_000,
+  durableHoldMs: 250,
+  previewMs: 1_000,
+  checkMs: 1_000,
   sessionRetentionMs: 600_000,
   // Short enough that it writes no more than some tens of megabytes meanwhile.
   upkeepMs: 5_000,

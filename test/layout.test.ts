@@ -8,7 +8,7 @@ import t from 'tap'
 const SRC = fileURLToPath(new URL('../src/', import.meta.url))
 
 /** In the order in which a log passes them. A concern may import the plain modules of those before it. */
-const CONCERNS = ['ingest', 'counting', 'snapshots', 'delivery', 'status', 'page']
+const CONCERNS = ['ingest', 'counting', 'reporting', 'snapshots', 'delivery', 'status', 'page']
 /** Only these files start the service; nothing below them imports them. */
 const TOP = ['bin.ts', 'server.ts', 'app.ts', 'cli.ts']
 /** All that the forwarder shares with the service, besides the leaves. */

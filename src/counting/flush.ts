@@ -3,9 +3,10 @@
 import { eq, type SQL, sql } from 'drizzle-orm'
 import type { Executor } from '../database/client.js'
 import { boundaryUsageStats } from '../database/schema.js'
+import { timeOf } from '../database/time.js'
 import type { DistinctIds } from './distinct-ids.js'
 import { ledgerOf, MAX_SUM } from './ledger.js'
-import type { Replica } from './replica.js'
+import { beat, type Replica } from './replica.js'
 import { SKETCH_BITS } from './sketch.js'
 import type { Flush } from './tracker.js'
 
@@ -23,9 +24,13 @@ export interface FlushOutcome {
 /**
  * Applies a flush, or finds that an earlier attempt was applied. Rejects if the outcome is unknown; the same flush
  * must then be attempted again. A flush without new ids takes the lean form. If that touches no row, because a
- * snapshot deleted it or an earlier attempt was applied, the full form follows.
+ * snapshot deleted it or an earlier attempt was applied, the full form follows. An empty flush only reports.
  */
 export async function applyFlush(db: Executor, replica: Replica, flush: Flush): Promise<FlushOutcome> {
+  if (flush.since === undefined) {
+    await beat(db, replica, flush.reportedUntil)
+    return { result: 'applied', newPeriod: false, duplicates: 0 }
+  }
   const lean = flush.hasNewIds ? undefined : await applyLean(db, replica, flush)
   if (lean) return { result: 'applied', newPeriod: false, ...lean }
 
@@ -88,14 +93,17 @@ async function applyFull(
   replica: Replica,
   flush: Flush,
 ): Promise<{ firstFlushSeq: number; duplicates: number } | undefined> {
+  const reportedUntil = timeOf(flush.reportedUntil)
   const sketch = (ids: DistinctIds) => sql`${ids.toSketch().toBitString()}::varbit::bit(${SKETCH})`
   const fence = sql`
       insert into boundary_usage_replicas as replica
-        (replica_id, name, version, started_at, last_flush_seq, last_flush_at, has_ledger)
-      select ${replica.replicaId}::uuid, ${replica.name}, ${replica.version}, now(), ${flush.flushSeq}::bigint, now(), true
+        (replica_id, name, version, started_at, last_flush_seq, last_flush_at, reported_until, has_ledger)
+      select ${replica.replicaId}::uuid, ${replica.name}, ${replica.version}, now(), ${flush.flushSeq}::bigint, now(),
+        ${reportedUntil}, true
       from (select count(*) from held) as waited
       on conflict (replica_id) do update
-        set last_flush_seq = excluded.last_flush_seq, last_flush_at = excluded.last_flush_at, has_ledger = true
+        set last_flush_seq = excluded.last_flush_seq, last_flush_at = excluded.last_flush_at,
+          reported_until = coalesce(excluded.reported_until, replica.reported_until), has_ledger = true
         where replica.last_flush_seq < excluded.last_flush_seq
       returning replica_id`
   const [row] = await db.execute<{ first_flush_seq: string; duplicates: string }>(sql`
@@ -135,7 +143,8 @@ async function applyLean(
 ): Promise<{ duplicates: number } | undefined> {
   const fence = sql`
       update boundary_usage_replicas as replica
-      set last_flush_seq = ${flush.flushSeq}::bigint, last_flush_at = now(), has_ledger = true
+      set last_flush_seq = ${flush.flushSeq}::bigint, last_flush_at = now(),
+        reported_until = coalesce(${timeOf(flush.reportedUntil)}, replica.reported_until), has_ledger = true
       from held
       where replica.replica_id = held.replica_id and replica.last_flush_seq < ${flush.flushSeq}::bigint
       returning replica.replica_id`

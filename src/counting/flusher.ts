@@ -12,7 +12,7 @@ export interface FlusherOptions {
   /** Writes one flush; rejects if its outcome is unknown. */
   apply: (flush: Flush) => Promise<FlushOutcome>
   /** Called after every attempt. */
-  onAttempt?: (outcome: FlushAttempt, seconds: number) => void
+  onAttempt?: (outcome: FlushAttempt, seconds: number, flush: Flush) => void
 }
 
 const FIRST_RETRY_MS = 100
@@ -29,17 +29,36 @@ interface Commit {
   resolve: () => void
 }
 
+/** The waiters for what was tracked before a moment. */
+interface Cut {
+  readonly until: number
+  /** The flush that carries it; undefined while the part that was sealed before is not frozen yet. */
+  seq: number | undefined
+  readonly promise: Promise<void>
+  readonly resolve: () => void
+  readonly reject: (error: unknown) => void
+}
+
 /**
- * At most one flush runs and at most one waits behind it. The waiting one contains everything that is tracked until
- * it starts, so all callers of flush() in the meantime share one round trip.
+ * At most one run of flushes is in progress and at most one waits behind it. The waiting one contains everything that is
+ * tracked until it starts, so all callers of flush() in the meantime share one round trip.
  *
  * Callers of commit() wait for a flush, not for an attempt: the loop flushes while there are waiters, and backs off
  * after failures for all of them together.
+ *
+ * Where a period ends, report() seals what was tracked before, and hold() delays what is tracked after. A run that waits
+ * for the end of a hold still writes what is sealed meanwhile.
  */
 export class Flusher {
-  #running: Promise<void> | undefined
+  #running: Promise<void> = Promise.resolve()
+  #isRunning = false
   #waiting: Promise<void> | undefined
   #failures = 0
+  /** Those that are not reported yet, in order. */
+  #cuts: Cut[] = []
+  #heldUntil = 0
+  #isDraining = false
+  readonly #unblocker = new Waker()
   /** Waiters by flush number: at most one frozen and one pending flush. */
   readonly #commits = new Map<number, Commit>()
   readonly #waker = new Waker()
@@ -52,12 +71,12 @@ export class Flusher {
   /** Resolves once everything tracked before the call is in the database; rejects if an attempt fails. */
   flush(): Promise<void> {
     if (this.#waiting) return this.#waiting
-    if (!this.#running) return this.#start()
+    if (!this.#isRunning) return this.#start()
     this.#waiting = this.#running
       .catch(() => {}) // reported to that flush's own waiters
       .then(() => {
         this.#waiting = undefined
-        return this.#start()
+        return this.flush()
       })
     return this.#waiting
   }
@@ -89,8 +108,36 @@ export class Flusher {
     return promise
   }
 
-  /** Ends the wait for the interval. After a failure the flush still waits for its delay. */
+  /**
+   * Seals what was tracked before `until`, in milliseconds since 1970 by the database's clock, and flushes it, after
+   * `delayMs` at the latest. Resolves once it is in the database and reported there; rejects if an attempt fails, and
+   * then the next attempt reports it. If the part that was sealed before has not begun its flush, this part ends when it
+   * does.
+   */
+  async report(until: number, delayMs = 0): Promise<void> {
+    const cut: Cut = { until, seq: undefined, ...withResolvers() }
+    this.#cuts.push(cut)
+    this.#seal()
+    if (delayMs > 0) await pause(delayMs, { ref: false })
+    this.#unblocker.wake()
+    if (!this.#isRunning) this.#start(0).catch(() => {}) // reported to the cut
+    return cut.promise
+  }
+
+  /** Delays flushes of what is tracked from now on, for at most `ms`. What is sealed is not delayed. */
+  hold(ms: number): void {
+    if (!this.#isDraining) this.#heldUntil = performance.now() + ms
+  }
+
+  /** Ends the delay of hold(). */
+  release(): void {
+    this.#heldUntil = 0
+    this.#unblocker.wake()
+  }
+
+  /** Ends the wait for the interval, and that of hold() if need be. After a failure the flush still waits for its delay. */
   hurry(): void {
+    if (this.#options.tracker.isFlushUrgent) this.#unblocker.wake()
     if (this.#failures === 0) this.#waker.wake()
   }
 
@@ -111,9 +158,15 @@ export class Flusher {
     }
   }
 
-  /** Flushes everything, with retries for `timeoutMs`; then rejects with the last error. */
+  /**
+   * Flushes everything, with retries for `timeoutMs`; then rejects with the last error. A hold in progress ends after
+   * half of that time, and no other begins.
+   */
   async drain(timeoutMs: number): Promise<void> {
     const deadline = performance.now() + timeoutMs
+    this.#isDraining = true
+    this.#heldUntil = Math.min(this.#heldUntil, performance.now() + timeoutMs / 2)
+    this.#unblocker.wake()
     for (let failures = 1; ; failures++) {
       try {
         return await timeout(deadline - performance.now(), () => this.flush())
@@ -125,24 +178,41 @@ export class Flusher {
     }
   }
 
-  #start(): Promise<void> {
-    this.#running = this.#flushAll().finally(() => {
-      this.#running = undefined
-    })
+  /** Flushes up to the number `target`, and whatever is sealed before it gets there. */
+  #start(target = this.#options.tracker.trackedSeq): Promise<void> {
+    this.#isRunning = true
+    this.#running = this.#run(target)
     return this.#running
   }
 
-  async #flushAll(): Promise<void> {
+  async #run(target: number): Promise<void> {
     const { tracker } = this.#options
-    // An unsettled flush goes first and unchanged; what arrived since is in the next one.
-    if (tracker.unsettled) await this.#applyNext()
-    await this.#applyNext()
+    try {
+      for (;;) {
+        const isHeld = !tracker.isFlushUrgent && performance.now() < this.#heldUntil
+        // An unsettled flush goes first and unchanged, then what is sealed.
+        const flush = tracker.nextFlush({ pending: tracker.settledSeq < target && !isHeld })
+        this.#seal()
+        if (flush) await this.#apply(flush)
+        else if (tracker.settledSeq >= target) return
+        else await this.#unblocker.wait(Math.max(0, this.#heldUntil - performance.now()))
+      }
+    } finally {
+      // At once, not in a callback: report() relies on a run in progress to find what it seals.
+      this.#isRunning = false
+    }
   }
 
-  async #applyNext(): Promise<void> {
+  /** Seals for all cuts that are waiting for it. */
+  #seal(): void {
+    const waiting = this.#cuts.filter(({ seq }) => seq === undefined)
+    const last = waiting.at(-1)
+    const flush = last && this.#options.tracker.seal(last.until)
+    if (flush) for (const cut of waiting) cut.seq = flush.flushSeq
+  }
+
+  async #apply(flush: Flush): Promise<void> {
     const { tracker, apply, onAttempt } = this.#options
-    const flush = tracker.nextFlush()
-    if (!flush) return
     const start = performance.now()
     const seconds = () => (performance.now() - start) / 1000
     let outcome: FlushOutcome
@@ -150,19 +220,23 @@ export class Flusher {
       outcome = await apply(flush)
     } catch (error) {
       this.#failures++
-      onAttempt?.({ result: 'failed', error }, seconds())
+      for (const { reject } of this.#cuts.splice(0)) reject(error)
+      onAttempt?.({ result: 'failed', error }, seconds(), flush)
       throw error
     }
     tracker.settle(flush, outcome.newPeriod)
     this.#failures = 0
     this.#commits.get(flush.flushSeq)?.resolve()
-    onAttempt?.(outcome, seconds())
+    const isReported = ({ seq = Number.POSITIVE_INFINITY }: Cut) => seq <= flush.flushSeq
+    for (const { resolve } of this.#cuts.filter(isReported)) resolve()
+    this.#cuts = this.#cuts.filter((cut) => !isReported(cut))
+    onAttempt?.(outcome, seconds(), flush)
   }
 }
 
 function withResolvers() {
   let resolve: () => void = () => {}
-  let reject: (error: Error) => void = () => {}
+  let reject: (error: unknown) => void = () => {}
   const promise = new Promise<void>((res, rej) => {
     resolve = res
     reject = rej

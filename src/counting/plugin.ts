@@ -2,7 +2,7 @@
 
 import { randomUUID } from 'node:crypto'
 import fp from 'fastify-plugin'
-import { pause, timeout } from '../async.js'
+import { timeout } from '../async.js'
 import { type Config, isOpen } from '../config.js'
 import { DatabaseUnavailable, OutcomeUnknown, TooManySessions } from '../http/errors.js'
 import { outageLog } from '../log.js'
@@ -11,7 +11,7 @@ import { version } from '../version.js'
 import { applyFlush } from './flush.js'
 import { CommitTimeoutError, Flusher } from './flusher.js'
 import { type Kind, NewIds } from './new-ids.js'
-import { beat, type Replica, recordStop } from './replica.js'
+import { type Replica, recordStop } from './replica.js'
 import { sessionHash } from './sessions.js'
 import { sketchHash } from './sketch.js'
 import { Tracker } from './tracker.js'
@@ -40,6 +40,8 @@ declare module 'fastify' {
       /** Resolves once everything tracked before the call is in the database. */
       flush(): Promise<void>
       readonly count: Count
+      /** Ends a part of what is tracked where a period ends: see Flusher. */
+      readonly cuts: Pick<Flusher, 'report' | 'hold' | 'release'>
       /** Why this replica is not ready; undefined if it is. */
       readonly unready: string | undefined
       /** Whether all usage is in the database; valid after close. */
@@ -74,7 +76,8 @@ export default fp<{ config: Config; timing: Timing }>(
     const flusher = new Flusher({
       tracker,
       apply: (flush) => database.run((db) => applyFlush(db, replica, flush), { lane: 'flush' }),
-      onAttempt: (outcome, seconds) => {
+      onAttempt: (outcome, seconds, flush) => {
+        if (flush.since === undefined && outcome.result !== 'failed') return // it only reported
         metrics.flushes[outcome.result]++
         metrics.flushDuration.observe(seconds)
         if (outcome.result !== 'failed') {
@@ -134,29 +137,11 @@ export default fp<{ config: Config; timing: Timing }>(
       }
     }
 
-    async function keepBeating(): Promise<void> {
-      const failures = outageLog(
-        app.log,
-        'warn',
-        'heartbeat failed: the next one follows',
-        'heartbeats work again',
-      )
-      while (!closing.signal.aborted) {
-        try {
-          await database.run((db) => beat(db, replica), { lane: 'flush' })
-          failures.recovered()
-        } catch (err) {
-          if (database.up) failures.failed({ err }) // the database plugin logs an outage
-        }
-        // With jitter: replicas that start together do not stay together.
-        await pause(timing.heartbeatMs * (0.8 + 0.2 * Math.random()), { signal: closing.signal })
-      }
-    }
-
     app.decorate('counting', {
       replica,
       tracker,
       flush: () => flusher.flush(),
+      cuts: flusher,
       count: config.ACK === 'durable' ? countDurably : count,
       get unready() {
         return unready()
@@ -195,7 +180,7 @@ export default fp<{ config: Config; timing: Timing }>(
       replica.name = replicaName
       tracker.useHash(sketchHash(sketchKey), sessionHash(sketchKey))
       logReadiness()
-      await Promise.all([flusher.run(config.FLUSH_INTERVAL_MS, closing.signal), keepBeating()])
+      await flusher.run(config.FLUSH_INTERVAL_MS, closing.signal)
     })
     background.catch((err) => {
       if (database.isPrepared) app.log.fatal({ err }, 'flushing has stopped') // the server logs a rejection of database.prepared

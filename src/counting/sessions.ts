@@ -94,6 +94,11 @@ export class Sessions {
     return this.#mostRuns >= SOFT_SESSION_RUNS || this.#runs >= SOFT_RUNS
   }
 
+  /** Whether a flush is due that nothing may delay: if it waited for long, batches would be refused. */
+  get isFlushUrgent(): boolean {
+    return this.#runs >= SOFT_RUNS
+  }
+
   /** Whether one flush could not carry more. */
   get isFull(): boolean {
     return this.#runs >= HARD_RUNS

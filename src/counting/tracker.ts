@@ -23,23 +23,35 @@ export interface Flush {
   readonly sessions: Sessions
   /** Throws until the deployment's key is known. */
   readonly keyOf: SessionHash
-  /** Reading of the monotonic clock at its first log, in milliseconds. */
-  readonly since: number
+  /** Reading of the monotonic clock at its first log, in milliseconds. Undefined if the flush is empty. */
+  readonly since: number | undefined
+  /**
+   * Set if it was sealed: with this flush, the database has all that was tracked before this moment, in milliseconds
+   * since 1970 by its own clock.
+   */
+  readonly reportedUntil: number | undefined
 }
 
 /**
  * The tracker of one replica.
  *
- *   track() ──► pending ──nextFlush()──► frozen ──settle()──► (discarded)
- *       └─────► period                                └─ new period: period = frozen + pending
+ *   track() ──► pending ─────────nextFlush()────────► frozen ──settle()──► (discarded)
+ *       │          └──seal()──► sealed ──nextFlush()──►┘         └─ new period: period = frozen + sealed + pending
+ *       └─────► period
  *
- * Invariants: every tracked log is in exactly one of pending, frozen or a settled flush. At most one flush is frozen.
- * `period` holds every id of the current period. Until a flush reports that a snapshot has begun a new period, it also
- * holds the ids of the previous one; that is why a flush that opens a period counts its own ids, not the period's.
+ * seal() ends a part where a period ends, while the flush before it may still be frozen. The sealed part has its number
+ * from that moment on, so that what is tracked later waits for another flush than what was tracked before.
+ *
+ * Invariants: every tracked log is in exactly one of pending, sealed, frozen or a settled flush. At most one flush is
+ * frozen and at most one sealed; numbers are settled in order. `period` holds every id of the current period. Until a
+ * flush reports that a snapshot has begun a new period, it also holds the ids of the previous one; that is why a flush
+ * that opens a period counts its own ids, not the period's, and why the period's counts of a sealed part are determined
+ * anew when the flush before it opens a period.
  */
 export class Tracker {
   #period: Ids
   #pending: Pending
+  #sealed: Flush | undefined
   #frozen: Flush | undefined
   #lastFlushSeq = 0
   #hash: SketchHash | undefined
@@ -64,6 +76,7 @@ export class Tracker {
       // The period holds all ids that are pending or frozen, so each id is hashed once.
       const positionOf = (id: string) => this.#period[kind].position(id) ?? hash(id)
       this.#pending.ids[kind].resolve(positionOf)
+      this.#sealed?.[kind].resolve(positionOf)
       this.#frozen?.[kind].resolve(positionOf)
     }
   }
@@ -76,6 +89,11 @@ export class Tracker {
   /** Whether a flush should not wait for its interval. */
   get isFlushDue(): boolean {
     return this.#pending.sessions.isFlushDue
+  }
+
+  /** Whether a flush should not wait for a snapshot either. */
+  get isFlushUrgent(): boolean {
+    return this.#pending.sessions.isFlushUrgent
   }
 
   /** Whether no batch of a session can be tracked until the pending flush is frozen. */
@@ -116,12 +134,33 @@ export class Tracker {
     this.#pending.ids[kind].add(id, position)
   }
 
-  /** The unsettled flush if there is one; otherwise freezes what is pending; undefined if nothing is. */
-  nextFlush(): Flush | undefined {
+  /**
+   * Ends a part here: all that was tracked before `until`, and has no number yet, gets one, even if that is nothing.
+   * Returns undefined if the part that was sealed before is not frozen yet.
+   */
+  seal(until: number): Flush | undefined {
+    if (this.#sealed) return undefined
+    this.#sealed = this.#numbered(until)
+    return this.#sealed
+  }
+
+  /**
+   * The unsettled flush if there is one; otherwise the sealed part; otherwise freezes what is pending, unless it must
+   * stay; undefined if nothing is left.
+   */
+  nextFlush({ pending = true } = {}): Flush | undefined {
     if (this.#frozen) return this.#frozen
+    if (this.#sealed) {
+      this.#frozen = this.#sealed
+      this.#sealed = undefined
+    } else if (pending && this.#pending.since !== undefined) this.#frozen = this.#numbered()
+    return this.#frozen
+  }
+
+  #numbered(reportedUntil?: number): Flush {
     const { ids, hasNewIds, allowed, denied, sessions, since } = this.#pending
-    if (since === undefined) return undefined
-    this.#frozen = {
+    this.#pending = this.#nothing()
+    return {
       flushSeq: ++this.#lastFlushSeq,
       workspaces: ids.workspaces,
       users: ids.users,
@@ -133,9 +172,8 @@ export class Tracker {
       sessions,
       keyOf: this.#keyOf,
       since,
+      reportedUntil,
     }
-    this.#pending = this.#nothing()
-    return this.#frozen
   }
 
   readonly #keyOf: SessionHash = (workspaceId, sessionId) => {
@@ -148,13 +186,17 @@ export class Tracker {
     if (flush !== this.#frozen) throw new Error(`flush ${flush.flushSeq} is not the unsettled one`)
     this.#frozen = undefined
     if (!newPeriod) return
-    this.#period = this.#noIds(flush, this.#pending.ids)
+    if (this.#sealed) {
+      const { workspaces, users } = this.#noIds(flush, this.#sealed)
+      this.#sealed = {
+        ...this.#sealed,
+        hasNewIds: true,
+        periodWorkspaces: workspaces.count,
+        periodUsers: users.count,
+      }
+    }
+    this.#period = this.#noIds(flush, ...(this.#sealed ? [this.#sealed] : []), this.#pending.ids)
     this.#pending.hasNewIds = this.#pending.since !== undefined
-  }
-
-  /** The flush that was handed out and is not settled yet. */
-  get unsettled(): Flush | undefined {
-    return this.#frozen
   }
 
   /** The number of the flush that will carry what is tracked now. */
@@ -162,27 +204,50 @@ export class Tracker {
     return this.#lastFlushSeq + 1
   }
 
+  /** The number of the flush that carries, or will carry, the last log tracked. */
+  get trackedSeq(): number {
+    return this.#pending.since === undefined ? this.#lastFlushSeq : this.pendingSeq
+  }
+
+  /** The number of the last flush that was settled. */
+  get settledSeq(): number {
+    return this.#lastFlushSeq - this.#unsettledParts.length
+  }
+
+  /** The flush that was handed out and is not settled yet. */
+  get unsettled(): Flush | undefined {
+    return this.#frozen
+  }
+
+  get #unsettledParts(): Flush[] {
+    return [this.#frozen, this.#sealed].filter((flush) => flush !== undefined)
+  }
+
   /**
    * Requests that, as far as this replica knows, are not in the database yet, without those known to be duplicates. The
    * database may find more duplicates among them.
    */
   get unflushed(): { allowed: number; denied: number } {
-    const frozen = this.#frozen
     const { allowed, denied, sessions } = this.#pending
-    return {
-      allowed: allowed + sessions.allowed + (frozen ? frozen.allowedRequests + frozen.sessions.allowed : 0),
-      denied: denied + sessions.denied + (frozen ? frozen.deniedRequests + frozen.sessions.denied : 0),
+    const sum = { allowed: allowed + sessions.allowed, denied: denied + sessions.denied }
+    for (const flush of this.#unsettledParts) {
+      sum.allowed += flush.allowedRequests + flush.sessions.allowed
+      sum.denied += flush.deniedRequests + flush.sessions.denied
     }
+    return sum
   }
 
   /** Repeated logs that are not in the database's count of duplicates yet. */
   get unflushedDuplicates(): number {
-    return this.#pending.sessions.repeated + (this.#frozen?.sessions.repeated ?? 0)
+    return this.#unsettledParts.reduce(
+      (sum, { sessions }) => sum + sessions.repeated,
+      this.#pending.sessions.repeated,
+    )
   }
 
   /** Age in milliseconds of the oldest log that is not in the database yet; 0 if there is none. */
   get unflushedAge(): number {
-    const since = this.#frozen?.since ?? this.#pending.since
+    const since = this.#frozen?.since ?? this.#sealed?.since ?? this.#pending.since
     return since === undefined ? 0 : this.#now() - since
   }
 

@@ -24,6 +24,8 @@ export interface DatabaseOptions {
   /** Whether a statement's commit waits until it is on disk, whatever the server's default is. */
   durable?: boolean
   timing?: Partial<DatabaseTiming>
+  /** For a connection that listens: called with each notification, and when the connection was closed. */
+  listening?: { onnotify: (channel: string, message: string) => void; onclose: () => void }
   /** Called when the database becomes unavailable or available. */
   onUp?: (up: boolean, cause?: Error) => void
 }
@@ -168,7 +170,7 @@ function urlOptions(url: string) {
 
 /** Creates a connection, which the caller must end. `reconnectMs` bounds the delay before a failed one is reopened. */
 export function openConnection(
-  { target, durable = false }: Pick<DatabaseOptions, 'target' | 'durable'>,
+  { target, durable = false, listening }: Pick<DatabaseOptions, 'target' | 'durable' | 'listening'>,
   reconnectMs: number,
 ): Connection {
   const common = {
@@ -181,6 +183,7 @@ export function openConnection(
     prepare: false,
     connection: PARAMETERS,
     onnotice: () => {},
+    ...(listening && { ...listening, max_lifetime: null }),
   } satisfies postgres.Options<Record<string, never>>
   const sql =
     'path' in target

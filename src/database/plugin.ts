@@ -15,6 +15,7 @@ import {
   type RunOptions,
   TemporaryDatabaseError,
 } from './client.js'
+import { type Listener, type ListenerOptions, openListener } from './listener.js'
 import { locateDatabase } from './locate.js'
 import { checkMigrated, migrate } from './migrate.js'
 import { readSketchKey } from './settings.js'
@@ -40,6 +41,11 @@ declare module 'fastify' {
       readonly prepared: Promise<Shared>
       readonly isPrepared: boolean
       readonly up: boolean
+      /**
+       * Opens a connection that listens, which the caller closes. Undefined if the database offers none: a pooler in
+       * transaction mode, or the embedded server, which has one replica.
+       */
+      listen(options: Omit<ListenerOptions, 'target' | 'timing'>): Listener | undefined
     }
   }
 }
@@ -87,6 +93,10 @@ export default fp<{ config: Config; timing: Timing }>(
       get up() {
         return database.up === true
       },
+      listen: (options) =>
+        isEmbedded || config.DATABASE_TRANSACTION_POOLING
+          ? undefined
+          : openListener({ target, timing, ...options }),
     })
 
     app.metrics.gauge('boundary_usage_database_up', 'Whether the last use of the database reached it.', () =>

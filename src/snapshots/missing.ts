@@ -2,14 +2,20 @@
 
 import { type SQL, sql } from 'drizzle-orm'
 import { hasOlderReplicas, MAX_HOLE_LENGTH, MAX_SUM, sizeOf } from '../counting/ledger.js'
+import { isLive } from '../counting/replica.js'
 import type { Executor } from '../database/client.js'
 
 /** One snapshot reports at most this many sessions, in rows of this size in all; the next one reports the rest. */
 const MAX_SESSIONS = 10_000
 const MAX_BYTES = 16 * 2 ** 20
 
-/** Sessions are silent if their last log arrived before this moment: what other replicas hold of them has been flushed. */
-const silentSince = (silenceMs: number) => sql`now() - ${silenceMs} * interval '1 millisecond'`
+/**
+ * Sessions are silent if their last log arrived before this moment: what live replicas hold of them has been flushed, as
+ * all of them have reported up to a later moment. What a replica tracked before it started is nothing.
+ */
+const silentSince = (silenceMs: number) => sql`(
+  select least(now(), min(coalesce(reported_until, started_at))) - ${silenceMs} * interval '1 millisecond'
+  from boundary_usage_replicas as replica where ${isLive})`
 
 /**
  * The silent sessions that have holes no snapshot has examined: `holes` are those, `missing` the part of them to report.

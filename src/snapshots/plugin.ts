@@ -1,15 +1,16 @@
 // Takes snapshots on demand and on schedule, measures that, and keeps the history: merges days and prunes old rows.
 
 import fp from 'fastify-plugin'
-import { pause, Waker } from '../async.js'
+import { Coalescer, pause, Waker } from '../async.js'
 import type { Config } from '../config.js'
 import { NotFound } from '../http/errors.js'
 import { outageLog } from '../log.js'
+import { waitForReports } from '../reporting/late.js'
 import type { Timing } from '../timing.js'
 import { mergeIntoDays } from './days.js'
 import { findSnapshot, type RecordedSnapshot } from './history.js'
 import { pruneReplicas, pruneSessions, pruneSnapshots } from './retention.js'
-import { runSchedule } from './schedule.js'
+import { Schedule } from './schedule.js'
 import {
   previewSnapshot,
   type SnapshotOutcome,
@@ -24,10 +25,10 @@ const LONGEST_WAIT_MS = 86_400_000
 declare module 'fastify' {
   interface FastifyInstance {
     snapshots: {
-      /** Flushes this replica, then reads the current period. */
+      /** The current period up to now. All replicas flush first; concurrent calls share one preview. */
       preview(): Promise<SnapshotPreview>
-      /** Flushes this replica, then takes the snapshot; the outcome says if another one prevents it. */
-      take(trigger: Trigger): Promise<SnapshotOutcome>
+      /** Takes the snapshot of the period up to now. All replicas flush first. The outcome says if another one prevents it. */
+      take(): Promise<SnapshotOutcome>
       /** Calls `listener` after every snapshot that this replica takes. */
       onTaken(listener: () => void): void
       /** The recorded snapshot; rejects with NotFound. */
@@ -38,7 +39,8 @@ declare module 'fastify' {
 
 export default fp<{ config: Config; timing: Timing }>(
   async (app, { config, timing }) => {
-    const { metrics, counting, database, shutdown } = app
+    const { metrics, counting, database, reporting, shutdown } = app
+    const graceMs = config.SNAPSHOT_GRACE_MS
     const { replicaId } = counting.replica
     const listeners: (() => void)[] = []
     const historyGrew = new Waker()
@@ -56,37 +58,102 @@ export default fp<{ config: Config; timing: Timing }>(
       () => missingLogs,
     )
 
-    async function take(trigger: Trigger): Promise<SnapshotOutcome> {
+    let lateReplicas = 0
+    metrics.gauge(
+      'boundary_usage_late_replicas',
+      'Replicas that had not reported when the last snapshot was taken; 0 on replicas that did not take it.',
+      () => lateReplicas,
+    )
+
+    /** Runs `work`, which takes a snapshot unless another one prevents it. */
+    async function measured(
+      trigger: Trigger,
+      work: () => Promise<SnapshotOutcome>,
+    ): Promise<SnapshotOutcome> {
       const start = performance.now()
-      try {
-        await counting.flush()
-        const outcome = await database.run(
-          (db) =>
-            takeSnapshot(db, {
-              trigger,
-              reportedBy: replicaId,
-              intervalMs: config.SNAPSHOT_INTERVAL_MS,
-              silenceMs: timing.silenceMs,
-              deliver: config.SINK_URL !== undefined,
-            }),
-          { lane: trigger === 'manual' ? 'request' : 'background' },
-        )
-        metrics.snapshots.inc({ trigger, result: outcome.result })
-        if (outcome.result === 'not_due') missingLogs = 0
-        if (outcome.result === 'taken') {
-          metrics.snapshotDuration.observe((performance.now() - start) / 1000)
-          metrics.snapshotLastSuccess.set(outcome.snapshot.taken_at.getTime() / 1000)
-          missingLogs = outcome.snapshot.missing_requests
-          app.log.info({ snapshot: outcome.snapshot }, 'snapshot taken')
-          for (const listener of listeners) listener()
-          historyGrew.wake()
-        }
-        return outcome
-      } catch (error) {
+      const outcome = await work().catch((error: unknown) => {
         metrics.snapshots.inc({ trigger, result: 'failed' })
         throw error
+      })
+      metrics.snapshots.inc({ trigger, result: outcome.result })
+      if (outcome.result === 'not_due') forget()
+      if (outcome.result === 'taken') {
+        metrics.snapshotDuration.observe((performance.now() - start) / 1000)
+        metrics.snapshotLastSuccess.set(outcome.snapshot.taken_at.getTime() / 1000)
+        missingLogs = outcome.snapshot.missing_requests
+        lateReplicas = outcome.snapshot.late_replicas ?? 0
+        app.log.info({ snapshot: outcome.snapshot }, 'snapshot taken')
+        for (const listener of listeners) listener()
+        historyGrew.wake()
+      }
+      return outcome
+    }
+
+    /** Takes the snapshot of the period that ends at `until`, up to which this replica has reported. */
+    const take = (trigger: Trigger, until: number, waitMs: number) =>
+      database.run(
+        (db) =>
+          takeSnapshot(db, {
+            trigger,
+            reportedBy: replicaId,
+            until,
+            graceMs: waitMs,
+            silenceMs: timing.silenceMs,
+            deliver: config.SINK_URL !== undefined,
+          }),
+        {
+          lane: trigger === 'manual' ? 'request' : 'background',
+          deadlineMs: timing.databaseDeadlineMs + waitMs,
+        },
+      )
+
+    /** Another replica took the last snapshot. */
+    function forget(): void {
+      missingLogs = 0
+      lateReplicas = 0
+    }
+    reporting.onRecorded(forget)
+
+    /** Replicas that do not hear the call do not report: nobody waits for them. */
+    const callWaitMs = reporting.canCall ? graceMs : 0
+
+    async function takeNow(): Promise<SnapshotOutcome> {
+      for (;;) {
+        const until = await reporting.call()
+        let end: 'taken' | 'released' = 'released'
+        try {
+          const outcome = await take('manual', until, callWaitMs)
+          if (outcome.result === 'taken') end = 'taken'
+          if (outcome.result !== 'overtaken') return outcome
+        } finally {
+          await reporting.end(end, until)
+        }
       }
     }
+
+    async function takeScheduled(boundary: number): Promise<SnapshotOutcome> {
+      await reporting.report(boundary)
+      const outcome = await take('schedule', boundary, graceMs)
+      if (outcome.result === 'taken') await reporting.end('taken', boundary)
+      return outcome
+    }
+
+    /** Each preview makes all replicas flush. */
+    const previews = new Coalescer(timing.previewMs, async () => {
+      const until = await reporting.call()
+      try {
+        const { late } = await database.run((db) => waitForReports(db, until, callWaitMs), {
+          lane: 'request',
+          deadlineMs: timing.databaseDeadlineMs + callWaitMs,
+        })
+        return await database.run(
+          (db) => previewSnapshot(db, { reportedBy: replicaId, until, late, silenceMs: timing.silenceMs }),
+          { lane: 'request' },
+        )
+      } finally {
+        await reporting.end('released', until)
+      }
+    })
 
     /**
      * Merges snapshots that are not in their day yet, of a version without days, and removes old rows: every replica at
@@ -135,11 +202,8 @@ export default fp<{ config: Config; timing: Timing }>(
     database.prepared.then(forgetSessions, () => {}) // reported by database.prepared
 
     app.decorate('snapshots', {
-      async preview() {
-        await counting.flush()
-        return database.run((db) => previewSnapshot(db, replicaId, timing.silenceMs), { lane: 'request' })
-      },
-      take,
+      preview: () => previews.run(),
+      take: () => measured('manual', takeNow),
       onTaken: (listener) => void listeners.push(listener),
       async find(id) {
         const snapshot = await database.run((db) => findSnapshot(db, id), { lane: 'request' })
@@ -155,23 +219,25 @@ export default fp<{ config: Config; timing: Timing }>(
       'scheduled snapshot failed: it will be retried',
       'scheduled snapshots work again',
     )
-    const schedule = database.prepared.then(() =>
-      runSchedule(
-        {
-          intervalMs: config.SNAPSHOT_INTERVAL_MS,
-          attempt: async () => {
-            const outcome = await take('schedule')
-            failures.recovered()
-            return outcome
-          },
-          onError: (err) => {
-            if (database.up) failures.failed({ err }) // the database plugin logs an outage of the database
-          },
-        },
-        shutdown.signal,
-      ),
-    )
-    schedule.catch(() => {}) // the rejection of database.prepared, which is logged elsewhere
+    const schedule = new Schedule({
+      intervalMs: config.SNAPSHOT_INTERVAL_MS,
+      now: () => reporting.clock.now(),
+      goesFirst: () => reporting.isOldest,
+      checkMs: timing.checkMs,
+      longestWaitMs: timing.heartbeatMs,
+      attempt: async (boundary) => {
+        const outcome = await measured('schedule', () => takeScheduled(boundary))
+        failures.recovered()
+        return outcome
+      },
+      onError: (err) => {
+        if (database.up) failures.failed({ err }) // the database plugin logs an outage of the database
+      },
+    })
+    reporting.onRecorded((until) => schedule.recorded(until))
+    reporting.started
+      .then(() => schedule.run(shutdown.signal))
+      .catch((err) => app.log.fatal({ err }, 'scheduled snapshots have stopped'))
   },
-  { name: 'snapshots', dependencies: ['metrics', 'shutdown', 'database', 'counting'] },
+  { name: 'snapshots', dependencies: ['metrics', 'shutdown', 'database', 'counting', 'reporting'] },
 )

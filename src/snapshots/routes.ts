@@ -75,7 +75,7 @@ export const telemetry: FastifyPluginAsyncTypebox = async (app) => {
       links: { 200: linksTo('$response.body#/id') },
     },
     async (_request, reply) => {
-      const outcome = await app.snapshots.take('manual')
+      const outcome = await app.snapshots.take()
       if (outcome.result !== 'taken') {
         reply.header('retry-after', 1)
         throw new SnapshotInProgress()

@@ -2,14 +2,19 @@
 
 import { randomUUID } from 'node:crypto'
 import { desc, eq, type SQL, sql } from 'drizzle-orm'
+import { pause } from '../async.js'
 import { MAX_SUM } from '../counting/ledger.js'
 import type { Db, Executor } from '../database/client.js'
 import { locks } from '../database/locks.js'
 import { boundaryUsageReplicas, boundaryUsageStats, telemetrySnapshots } from '../database/schema.js'
+import { waitForReports } from '../reporting/late.js'
 import { TIMING } from '../timing.js'
 import { mergeIntoDays } from './days.js'
 import { distinctCount, type Merged, mergeColumns, mergedJson } from './merge.js'
 import { countMissing, reportMissing } from './missing.js'
+
+/** By how much a replica's idea of the database's clock may be ahead of it. */
+const MAX_AHEAD_MS = 1_000
 
 const t = telemetrySnapshots
 /** The columns of a snapshot, without its sketches, which are large, and its delivery. */
@@ -42,20 +47,24 @@ export type Snapshot = SnapshotRow & { period_duration_ms: number }
 /** What a snapshot of the current period would be. */
 export type SnapshotPreview = Omit<Snapshot, 'id'> & { id: null }
 
-/** The outcome of taking a snapshot; `now` is the database's clock. */
+/** The outcome of taking a snapshot. */
 export type SnapshotOutcome =
-  | { result: 'taken'; now: Date; snapshot: Snapshot }
+  | { result: 'taken'; snapshot: Snapshot }
   /** Another snapshot is being taken. */
   | { result: 'busy' }
-  /** The period that ends at the requested boundary is already recorded. */
-  | { result: 'not_due'; now: Date }
+  /** A period that ends at the requested boundary or later is already recorded, or the boundary is in the future. */
+  | { result: 'not_due' }
+  /** Another snapshot was taken since the end of the period was fixed: a later end is needed. */
+  | { result: 'overtaken' }
 
 export interface SnapshotRequest {
   trigger: Trigger
   /** The replica that takes the snapshot. */
   reportedBy: string
-  /** A scheduled period ends at the last multiple of this many milliseconds since 1970. */
-  intervalMs?: number
+  /** Where the period ends, in milliseconds since 1970, as fixed before; otherwise when the lock is granted. */
+  until?: number
+  /** How long to wait for replicas that have not reported up to the end of the period, counted from that end. */
+  graceMs?: number
   /** How long a session has been silent when its missing logs are reported. */
   silenceMs?: number
   /** Whether to deliver the snapshot to a sink. */
@@ -66,7 +75,8 @@ export interface SnapshotRequest {
  * Takes a snapshot, unless another one prevents it.
  *
  * The advisory lock is held until the commit, so one snapshot runs at a time and the period's start cannot change once
- * it is read. DELETE locks the usage rows: a concurrent flush waits for the commit and then opens a new period. DELETE
+ * it is read: a replica that waits for the reports of the others holds it meanwhile, as a lease that ends with its
+ * connection, or when its transaction has been idle for too long. DELETE locks the usage rows: a concurrent flush waits for the commit and then opens a new period. DELETE
  * in turn waits for a flush that has locked its row first, and deletes the row as that flush leaves it. The rows
  * summed are the rows deleted, in one statement, and the recorded snapshot commits together with the deletion.
  */
@@ -79,12 +89,18 @@ export async function takeSnapshot(db: Db, request: SnapshotRequest): Promise<Sn
     if (!lock?.granted) return { result: 'busy' }
 
     const { now, periodStart } = await readPeriod(tx)
-    const periodEnd = request.trigger === 'schedule' ? boundaryBefore(now, request.intervalMs ?? 0) : now
+    const until = request.until ?? now.getTime()
+    const periodEnd = new Date(until)
+    const aheadMs = until - now.getTime()
+    if (request.trigger === 'schedule' && (periodEnd <= periodStart || aheadMs > MAX_AHEAD_MS))
+      return { result: 'not_due' }
     if (periodEnd <= periodStart) {
-      if (request.trigger === 'schedule') return { result: 'not_due', now }
+      if (now > periodStart) return { result: 'overtaken' }
       // The database's clock has been set back, for example by a failover. Periods stay in order nevertheless.
       periodEnd.setTime(periodStart.getTime() + 1)
     }
+    if (aheadMs > 0) await pause(Math.min(aheadMs, MAX_AHEAD_MS))
+    const { late, now: takenAt } = await waitForReports(tx, until, aheadMs + (request.graceMs ?? 0))
 
     const id = randomUUID()
     const [merged] = await tx.execute<MergedRow & Record<string, unknown>>(sql`
@@ -96,13 +112,13 @@ export async function takeSnapshot(db: Db, request: SnapshotRequest): Promise<Sn
         insert into telemetry_snapshots
           (id, trigger, reported_by, replicas, period_start, period_end, taken_at,
            unique_workspaces, unique_users, unique_workspaces_summed, unique_users_summed,
-           allowed_requests, denied_requests, duplicate_requests, missing_requests, recovered_requests,
+           allowed_requests, denied_requests, duplicate_requests, missing_requests, recovered_requests, late_replicas,
            workspaces_sketch, users_sketch, delivery_state, delivery_due_at)
         select ${id}::uuid, ${request.trigger}, ${request.reportedBy}::uuid, replicas,
           ${periodStart.toISOString()}::timestamptz, ${periodEnd.toISOString()}::timestamptz,
-          ${now.toISOString()}::timestamptz, 0, 0, workspaces_summed, users_summed,
+          ${takenAt.toISOString()}::timestamptz, 0, 0, workspaces_summed, users_summed,
           allowed_requests, denied_requests, duplicate_requests, missing_requests, recovered_requests,
-          workspaces_sketch, users_sketch,
+          ${late}::int, workspaces_sketch, users_sketch,
           case when ${request.deliver === true} then 'pending' end,
           case when ${request.deliver === true} then now() end
         from merged
@@ -122,15 +138,23 @@ export async function takeSnapshot(db: Db, request: SnapshotRequest): Promise<Sn
       .returning(snapshotColumns)
     if (!row) throw new Error('the snapshot that was inserted is not there')
     await mergeIntoDays(tx, id)
-    return { result: 'taken', now, snapshot: withDuration(row) }
+    return { result: 'taken', snapshot: withDuration(row) }
   })
+}
+
+export interface PreviewRequest {
+  reportedBy: string
+  /** Where the period would end, in milliseconds since 1970; now by default. */
+  until?: number
+  /** The replicas that have not reported up to that moment. */
+  late?: number
+  silenceMs?: number
 }
 
 /** The current period, as a snapshot would record it now. Reads only, from one consistent state. */
 export async function previewSnapshot(
   db: Db,
-  reportedBy: string,
-  silenceMs = TIMING.silenceMs,
+  { reportedBy, until, late = 0, silenceMs = TIMING.silenceMs }: PreviewRequest,
 ): Promise<SnapshotPreview> {
   return db.transaction(
     async (tx) => {
@@ -145,11 +169,11 @@ export async function previewSnapshot(
         trigger: 'manual' as const,
         reported_by: reportedBy,
         period_start: periodStart,
-        period_end: now > periodStart ? now : periodStart,
+        period_end: new Date(Math.max(until ?? now.getTime(), periodStart.getTime())),
         taken_at: now,
         ...counts,
         missing_requests: addMissing(counts.missing_requests, missing),
-        late_replicas: null,
+        late_replicas: late,
       })
     },
     { isolationLevel: 'repeatable read', accessMode: 'read only' },
@@ -161,11 +185,6 @@ export function withDuration<R extends { period_start: Date; period_end: Date }>
   row: R,
 ): R & { period_duration_ms: number } {
   return { ...row, period_duration_ms: row.period_end.getTime() - row.period_start.getTime() }
-}
-
-/** The last multiple of `intervalMs` since 1970 at or before `now`. */
-export function boundaryBefore(now: Date, intervalMs: number): Date {
-  return new Date(Math.floor(now.getTime() / intervalMs) * intervalMs)
 }
 
 /**

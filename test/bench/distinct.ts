@@ -141,7 +141,8 @@ async function snapshots(): Promise<void> {
       taken.push(await time((db) => takeSnapshot(db, { trigger: 'manual', reportedBy: randomUUID() })))
     }
     await fill()
-    for (let run = 0; run < 3; run++) previewed.push(await time((db) => previewSnapshot(db, randomUUID())))
+    for (let run = 0; run < 3; run++)
+      previewed.push(await time((db) => previewSnapshot(db, { reportedBy: randomUUID() })))
     await sql`truncate boundary_usage_stats`
     console.log(
       `${String(rows).padStart(6)} rows: snapshot ${median(taken).toFixed(0)} ms, preview ${median(previewed).toFixed(0)} ms`,

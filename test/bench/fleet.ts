@@ -50,6 +50,7 @@ export async function flush(database: Database, member: Member, carries: Carries
     sessions: new Sessions(),
     keyOf,
     since: 0,
+    reportedUntil: undefined,
   }
   const replica = { replicaId: member.replicaId, name: 'bench', version: '0' }
   await database.run((db) => applyFlush(db, replica, batch))

@@ -91,7 +91,7 @@ async function checkPeriod(t: Test, database: Database, sql: postgres.Sql): Prom
     recovered_requests: 0,
     late_replicas: null,
   }
-  const preview = await database.run((db) => previewSnapshot(db, replica.replicaId))
+  const preview = await database.run((db) => previewSnapshot(db, { reportedBy: replica.replicaId }))
   t.hasStrict(preview, counts)
   const taken = await database.run((db) =>
     takeSnapshot(db, { trigger: 'manual', reportedBy: replica.replicaId, deliver: true }),

@@ -16,8 +16,12 @@ export interface Replica {
   post(path: string, headers?: Record<string, string>): Promise<Response>
 }
 
-/** A busy machine makes the event loop late, which only the tests of overload are about. */
-const FOR_TESTS: Partial<Timing> = { reconnectMs: 10, maxEventLoopDelayMs: Number.POSITIVE_INFINITY }
+/** A busy machine makes the event loop late, which only the tests of overload are about; no preview waits for the next second. */
+const FOR_TESTS: Partial<Timing> = {
+  reconnectMs: 10,
+  maxEventLoopDelayMs: Number.POSITIVE_INFINITY,
+  previewMs: 0,
+}
 
 /** Starts one on `databaseUrl`; it flushes and takes snapshots only when told to, unless `env` says otherwise. */
 export async function startReplica(

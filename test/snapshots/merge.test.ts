@@ -28,7 +28,7 @@ t.test('who reaches several replicas counts once, in preview, snapshot and recor
   const { database, sql } = await testDatabase(t)
   // Each replica sees half of what the one before saw.
   for (const from of [0, 500, 1_000, 1_500]) await flush(database, ids(from, from + 1_000))
-  const preview = await database.run((db) => previewSnapshot(db, randomUUID()))
+  const preview = await database.run((db) => previewSnapshot(db, { reportedBy: randomUUID() }))
   const outcome = await database.run((db) => takeSnapshot(db, manual))
   if (outcome.result !== 'taken') throw new Error(outcome.result)
   const [row] = await sql`select unique_workspaces::int, unique_users::int, unique_users_summed::int,
@@ -48,9 +48,12 @@ t.test('who reaches several replicas counts once, in preview, snapshot and recor
 t.test('with one replica the count is exact; with the same users on all replicas too', async (t) => {
   const { database } = await testDatabase(t)
   await flush(database, ids(0, 12_345))
-  t.equal((await database.run((db) => previewSnapshot(db, randomUUID()))).unique_users, 12_345)
+  t.equal(
+    (await database.run((db) => previewSnapshot(db, { reportedBy: randomUUID() }))).unique_users,
+    12_345,
+  )
   for (let n = 0; n < 3; n++) await flush(database, ids(0, 100))
-  const preview = await database.run((db) => previewSnapshot(db, randomUUID()))
+  const preview = await database.run((db) => previewSnapshot(db, { reportedBy: randomUUID() }))
   t.ok(preview.unique_users >= 12_345, 'never less than one replica has seen')
   t.ok(preview.unique_users <= 12_645, 'never more than all have seen together')
 })
@@ -62,7 +65,9 @@ t.test('rows without sketches count with their own numbers', async (t) => {
   await sql`insert into boundary_usage_stats (replica_id, unique_workspaces_count, unique_users_count,
     allowed_requests, denied_requests, first_flush_seq, window_start, updated_at)
     values (gen_random_uuid(), 3, 7, 1, 1, 1, now(), now())`
-  const { unique_users, unique_users_summed } = await database.run((db) => previewSnapshot(db, randomUUID()))
+  const { unique_users, unique_users_summed } = await database.run((db) =>
+    previewSnapshot(db, { reportedBy: randomUUID() }),
+  )
   t.ok(Math.abs(unique_users - 22) <= 1, String(unique_users))
   t.equal(unique_users_summed, 27)
 })

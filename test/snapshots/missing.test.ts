@@ -25,7 +25,7 @@ t.test('missing logs are reported once, when their session has been silent for 1
   await replica.flush()
   t.strictSame(await snapshot(database, 600_000), [5, 0, 0, 0], 'not before')
   await sql`update boundary_usage_sessions set last_seen_at = now() - interval '10 minutes'`
-  const preview = await database.run((db) => previewSnapshot(db, randomUUID()))
+  const preview = await database.run((db) => previewSnapshot(db, { reportedBy: randomUUID() }))
   t.equal(preview.missing_requests, 4, 'a preview shows what a snapshot would report')
   t.strictSame(await snapshot(database, 600_000), [0, 0, 4, 0])
   t.strictSame(await sessionOf(sql, 's'), { received: '{[1,5),[8,9)}', counted_from: 0, told_to: 9 })

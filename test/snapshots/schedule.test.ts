@@ -1,49 +1,91 @@
 // The schedule: when it wakes, and that each period is reported once.
 
 import t from 'tap'
-import { runSchedule, untilBoundary } from '../../src/snapshots/schedule.js'
-import { boundaryBefore, type SnapshotOutcome } from '../../src/snapshots/snapshot.js'
+import { boundaryBefore } from '../../src/reporting/clock.js'
+import { Schedule, type ScheduleOptions } from '../../src/snapshots/schedule.js'
+import type { SnapshotOutcome } from '../../src/snapshots/snapshot.js'
 import { testDatabase } from '../helpers/database.js'
 import { logs, startReplica } from '../helpers/replica.js'
 
 t.test('boundaries are multiples of the interval since 1970', async (t) => {
-  const now = new Date('2026-01-31T12:47:03.250Z')
-  t.equal(boundaryBefore(now, 1_800_000).toISOString(), '2026-01-31T12:30:00.000Z')
-  t.equal(untilBoundary(now, 1_800_000), 12 * 60_000 + 56_750)
-  t.equal(untilBoundary(new Date('2026-01-31T12:30:00.000Z'), 1_800_000), 1_800_000)
+  const now = Date.parse('2026-01-31T12:47:03.250Z')
+  t.equal(boundaryBefore(now, 1_800_000), Date.parse('2026-01-31T12:30:00.000Z'))
+  t.equal(
+    boundaryBefore(Date.parse('2026-01-31T12:30:00.000Z'), 1_800_000),
+    Date.parse('2026-01-31T12:30:00.000Z'),
+  )
 })
 
-t.test('after a failure, and when another replica has the lock, it looks again', async (t) => {
+/** A schedule whose clock the test reads; ends when there are no more answers. */
+async function run(
+  answers: (() => Promise<SnapshotOutcome>)[],
+  options: Partial<ScheduleOptions> = {},
+  begin: (schedule: Schedule) => void = () => {},
+) {
   const controller = new AbortController()
   const errors: unknown[] = []
-  const answers: (() => Promise<SnapshotOutcome>)[] = [
-    async () => {
-      throw new Error('connection lost')
+  const attempts: { boundary: number; at: number }[] = []
+  const now = () => performance.now()
+  const schedule = new Schedule({
+    intervalMs: 400,
+    now,
+    goesFirst: () => true,
+    checkMs: 50,
+    longestWaitMs: 1_000,
+    attempt: async (boundary) => {
+      attempts.push({ boundary, at: now() })
+      const answer = answers.shift()
+      if (answers.length === 0) controller.abort()
+      if (!answer) throw new Error('asked once too often')
+      return answer()
     },
-    async () => ({ result: 'busy' }),
-    async () => ({ result: 'not_due', now: new Date(999) }), // a boundary is 1 ms away
-    async () => {
-      controller.abort()
-      return { result: 'not_due', now: new Date(0) }
-    },
-  ]
-  await runSchedule(
-    {
-      intervalMs: 1_000,
-      attempt: async () => {
-        const answer = answers.shift()
-        if (!answer) throw new Error('asked once too often')
-        return answer()
+    onError: (error) => errors.push(error),
+    ...options,
+  })
+  begin(schedule)
+  await schedule.run(controller.signal)
+  return { attempts, errors }
+}
+
+t.test('after a failure, and when another replica has the lock, it looks again', async (t) => {
+  const { attempts, errors } = await run(
+    [
+      async () => {
+        throw new Error('connection lost')
       },
-      onError: (error) => errors.push(error),
-    },
-    controller.signal,
+      async () => ({ result: 'busy' }),
+      async () => ({ result: 'not_due' }),
+      async () => ({ result: 'not_due' }),
+    ],
+    { intervalMs: 1_000 },
   )
-  t.equal(answers.length, 0)
   t.strictSame(
     errors.map((error) => error instanceof Error && error.message),
     ['connection lost'],
   )
+  const last = attempts.at(-1)
+  t.equal(last?.boundary, (attempts.at(-2)?.boundary ?? 0) + 1_000, 'then it waits for the next boundary')
+  t.ok(last && last.at >= last.boundary)
+})
+
+t.test('a replica that does not go first looks a moment later, and not if it has heard', async (t) => {
+  const heard: number[] = []
+  const { attempts } = await run(
+    [
+      async () => ({ result: 'not_due' }),
+      async () => ({ result: 'not_due' }),
+      async () => ({ result: 'not_due' }),
+    ],
+    { goesFirst: () => false },
+    (schedule) => {
+      // The second boundary after the start is announced by another replica when it has passed.
+      const second = boundaryBefore(performance.now(), 400) + 800
+      heard.push(second)
+      setTimeout(() => schedule.recorded(second), second - performance.now() + 5)
+    },
+  )
+  t.notOk(attempts.some(({ boundary }) => boundary === heard[0]))
+  for (const { boundary, at } of attempts.slice(1)) t.ok(at >= boundary + 50)
 })
 
 t.test('three replicas on one schedule report each period once, without gaps', async (t) => {

@@ -5,6 +5,7 @@ import t from 'tap'
 import { applyFlush } from '../../src/counting/flush.js'
 import type { Database } from '../../src/database/client.js'
 import { connectDatabase } from '../../src/database/client.js'
+import { boundaryBefore } from '../../src/reporting/clock.js'
 import {
   previewSnapshot,
   type SnapshotOutcome,
@@ -68,7 +69,7 @@ t.test('periods tile time: one starts where the last one ended, empty ones too',
 t.test('a preview shows what a snapshot would record, and changes nothing', async (t) => {
   const { database, sql } = await testDatabase(t)
   await use(database, 5, 2)
-  const preview = await database.run((db) => previewSnapshot(db, replicaId))
+  const preview = await database.run((db) => previewSnapshot(db, { reportedBy: replicaId }))
   t.hasStrict(preview, { id: null, replicas: 1, allowed_requests: 5, denied_requests: 2 })
   t.equal((await sql`select 1 from boundary_usage_stats`).length, 1)
   const snapshot = taken(await database.run((db) => takeSnapshot(db, manual)))
@@ -109,7 +110,11 @@ t.test('a scheduled period ends at the boundary of the interval, by the clock of
   const { database, sql } = await testDatabase(t)
   await use(database, 1, 0)
   await sql`update boundary_usage_replicas set started_at = now() - interval '3 hours'`
-  const scheduled = { trigger: 'schedule', reportedBy: replicaId, intervalMs: 3_600_000 } as const
+  const scheduled = {
+    trigger: 'schedule',
+    reportedBy: replicaId,
+    until: boundaryBefore(Date.now(), 3_600_000),
+  } as const
   const snapshot = taken(await database.run((db) => takeSnapshot(db, scheduled)))
   t.equal(snapshot.period_end.getTime() % 3_600_000, 0)
   t.ok(snapshot.taken_at.getTime() - snapshot.period_end.getTime() < 3_600_000)
@@ -127,7 +132,11 @@ t.test('a manual snapshot after a boundary stands for it', async (t) => {
   await database.run((db) => takeSnapshot(db, manual))
   t.hasStrict(
     await database.run((db) =>
-      takeSnapshot(db, { trigger: 'schedule', reportedBy: replicaId, intervalMs: 86_400_000 }),
+      takeSnapshot(db, {
+        trigger: 'schedule',
+        reportedBy: replicaId,
+        until: boundaryBefore(Date.now(), 86_400_000),
+      }),
     ),
     { result: 'not_due' },
   )
@@ -136,7 +145,11 @@ t.test('a manual snapshot after a boundary stands for it', async (t) => {
 t.test('no period is reported that ended before the first replica came', async (t) => {
   const { database } = await testDatabase(t)
   await use(database, 1, 0)
-  const request = { trigger: 'schedule', reportedBy: replicaId, intervalMs: 86_400_000 } as const
+  const request = {
+    trigger: 'schedule',
+    reportedBy: replicaId,
+    until: boundaryBefore(Date.now(), 86_400_000),
+  } as const
   t.hasStrict(await database.run((db) => takeSnapshot(db, request)), { result: 'not_due' })
 })
 
@@ -160,7 +173,11 @@ t.test('twenty replicas racing for one scheduled period record one snapshot', as
   const outcomes = await Promise.all(
     replicas.map((replica) =>
       replica.run((db) =>
-        takeSnapshot(db, { trigger: 'schedule', reportedBy: randomUUID(), intervalMs: 3_600_000 }),
+        takeSnapshot(db, {
+          trigger: 'schedule',
+          reportedBy: randomUUID(),
+          until: boundaryBefore(Date.now(), 3_600_000),
+        }),
       ),
     ),
   )
