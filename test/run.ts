@@ -1,4 +1,4 @@
-// npm test [-- FILE …]: runs the test files, each in a process of its own, on one PostgreSQL server.
+// npm test [-- FILE …]: compiles the test files and runs each in a process of its own, on one PostgreSQL server.
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -6,6 +6,7 @@ import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
+import { compiled, compileTests } from './compile.js'
 import { openScope } from './helpers/scope.js'
 import { SERVER_VARIABLE, startShared } from './helpers/shared-server.js'
 
@@ -35,6 +36,7 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const)
 
 const start = performance.now()
 const files = process.argv.length > 2 ? process.argv.slice(2) : await findFiles()
+await compileTests()
 const scope = openScope()
 const outcomes: Outcome[] = []
 try {
@@ -57,7 +59,7 @@ async function findFiles(): Promise<string[]> {
 
 async function runFile(file: string, server: string): Promise<Outcome> {
   const start = performance.now()
-  const child = spawn(process.execPath, ['--enable-source-maps', '--import', 'tsx', file], {
+  const child = spawn(process.execPath, ['--enable-source-maps', compiled(file)], {
     cwd: ROOT,
     env: { ...process.env, [SERVER_VARIABLE]: server, TAP_TIMEOUT: String(FILE_LIMIT_MS / 1000) },
     stdio: ['ignore', 'pipe', 'pipe'],

@@ -4,7 +4,7 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtemp, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { extname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t, { type Test } from 'tap'
 import { testDatabase } from '../helpers/database.js'
@@ -24,9 +24,10 @@ interface Script {
 
 /** Runs one of the scripts in a directory of its own, which it may use for temporary files. */
 async function start(t: Test, name: string, args: string[], env: Record<string, string> = {}) {
-  const file = fileURLToPath(new URL(`${name}.ts`, import.meta.url))
+  const file = fileURLToPath(new URL(name + extname(import.meta.url), import.meta.url))
+  const loader = file.endsWith('.ts') ? ['--import', import.meta.resolve('tsx')] : []
   const home = await mkdtemp(join(tmpdir(), 'boundary-usage-test-'))
-  const child = spawn(process.execPath, ['--import', import.meta.resolve('tsx'), file, ...args], {
+  const child = spawn(process.execPath, [...loader, file, ...args], {
     cwd: home,
     env: { PATH: process.env.PATH, TMPDIR: home, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
