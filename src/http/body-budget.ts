@@ -1,57 +1,90 @@
-// Bounds the memory of all request bodies that are being read: it lies outside of the heap, and clients may send slowly.
+// Bounds the memory of all request bodies in progress by what has arrived of them, and shares it between their senders.
 
-import type { IncomingHttpHeaders } from 'node:http'
-import type { onRequestHookHandler } from 'fastify'
-import fp from 'fastify-plugin'
-import type { Config } from '../config.js'
-import { Overloaded } from './errors.js'
+/** What a body in progress costs besides its bytes: the request, the response and their connection, on the heap. */
+const OVERHEAD_BYTES = 16_384
 
-/** The budget, as a multiple of the largest body allowed. */
-const MAX_LARGEST_BODIES = 64
+/** A body in progress. */
+interface Body {
+  bytes: number
+  end(): void
+}
 
-declare module 'fastify' {
-  interface FastifyInstance {
-    /** In the scope of this plugin: an onRequest hook that reserves memory for the body, or rejects the request. */
-    reserveBody: onRequestHookHandler
-    /** In the scope of this plugin: releases what was reserved. The parser of the body must call it. */
-    releaseBody(request: FastifyRequest): void
+/** All bodies in progress of one credential. */
+interface Sender {
+  bytes: number
+  bodies: Set<Body>
+}
+
+/** By which a body's reader accounts for it. */
+export interface Held {
+  /** Reports how many bytes the body holds now. To make room for them, bodies are ended: possibly this one. */
+  hold(bytes: number): void
+  /** Reports that the body holds nothing any more. */
+  release(): void
+}
+
+/**
+ * When the bodies in progress exceed the limit, the largest body of the sender that holds most is ended, until they fit.
+ * So each sender finds room for as much as any other one holds, and a small body finds room even if its sender shares a
+ * credential with an attacker.
+ */
+export class BodyBudget {
+  readonly #limit: number
+  readonly #senders = new Map<string, Sender>()
+  #bytes = 0
+
+  /** `limit` is in bytes, for all bodies together. */
+  constructor(limit: number) {
+    this.#limit = limit
   }
-  interface FastifyRequest {
-    /** Memory reserved for the body, in bytes. */
-    reserved: number
+
+  /** What all bodies in progress hold. */
+  get bytes(): number {
+    return this.#bytes
+  }
+
+  /** Begins to account for a body. `onEnd` is called if it must make room; it must then reject the request. */
+  open(credential: string, onEnd: () => void): Held {
+    const sender = this.#senders.get(credential) ?? { bytes: 0, bodies: new Set<Body>() }
+    this.#senders.set(credential, sender)
+    const set = (bytes: number) => {
+      sender.bytes += bytes - body.bytes
+      this.#bytes += bytes - body.bytes
+      body.bytes = bytes
+    }
+    const release = () => {
+      if (!sender.bodies.delete(body)) return
+      set(0)
+      if (sender.bodies.size === 0) this.#senders.delete(credential)
+    }
+    const body: Body = {
+      bytes: 0,
+      end: () => {
+        release()
+        onEnd()
+      },
+    }
+    sender.bodies.add(body)
+    return {
+      hold: (bytes) => {
+        if (!sender.bodies.has(body)) return
+        set(bytes + OVERHEAD_BYTES)
+        while (this.#bytes > this.#limit) largest(largest(this.#senders.values()).bodies).end()
+      },
+      release,
+    }
+  }
+
+  /** Ends all bodies of the sender that holds most. */
+  shed(): void {
+    if (this.#senders.size === 0) return
+    for (const body of [...largest(this.#senders.values()).bodies]) body.end()
   }
 }
 
-/** The encodings that were applied to the body, in order; identity is none. */
-export function contentEncodings({ 'content-encoding': header }: IncomingHttpHeaders): string[] {
-  if (header === undefined) return []
-  const listed = header.split(',').map((encoding) => encoding.trim().toLowerCase())
-  return listed.filter((encoding) => encoding !== '' && encoding !== 'identity')
+function largest<T extends { bytes: number }>(all: Iterable<T>): T {
+  let found: T | undefined
+  for (const one of all) if (found === undefined || one.bytes > found.bytes) found = one
+  if (found === undefined) throw new Error('nothing holds any bytes')
+  return found
 }
-
-export default fp<{ config: Config }>(
-  async (app, { config }) => {
-    const budget = MAX_LARGEST_BODIES * config.BODY_LIMIT_BYTES
-    let reserved = 0
-    app.decorateRequest('reserved', 0)
-    app.decorate('reserveBody', (request, _reply, done) => {
-      const length = request.headers['content-length']
-      const isKnown = length !== undefined && contentEncodings(request.headers).length === 0
-      const bytes = isKnown ? Math.min(Number(length), config.BODY_LIMIT_BYTES) : config.BODY_LIMIT_BYTES
-      if (reserved + bytes > budget) return done(new Overloaded())
-      request.reserved = bytes
-      reserved += bytes
-      done()
-    })
-    app.decorate('releaseBody', (request) => {
-      reserved -= request.reserved
-      request.reserved = 0
-    })
-    // A body that is not read to its end never reaches its parser: it was rejected, or the connection closed.
-    app.addHook('onError', (request, _reply, _error, done) => {
-      app.releaseBody(request)
-      done()
-    })
-  },
-  { name: 'body-budget' },
-)

@@ -1,5 +1,6 @@
 // The routes for probes and Prometheus: /-/healthy, /-/ready and /metrics.
 
+import { setImmediate as nextRound } from 'node:timers/promises'
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
 import { Type } from '@sinclair/typebox'
 import { ErrorSchema, HealthSchema, RETRY_AFTER, ref, responses } from './schemas.js'
@@ -47,6 +48,8 @@ export const health: FastifyPluginAsyncTypebox = async (app) => {
     },
   )
 
+  /** Shared by all that ask in one round of the event loop: it takes a millisecond, and anyone may ask. */
+  let scrape: Promise<string> | undefined
   app.get(
     '/metrics',
     {
@@ -67,7 +70,11 @@ export const health: FastifyPluginAsyncTypebox = async (app) => {
     },
     async (_request, reply) => {
       reply.type(metrics.registry.contentType)
-      return metrics.registry.metrics()
+      scrape ??= nextRound().then(() => {
+        scrape = undefined
+        return metrics.registry.metrics()
+      })
+      return scrape
     },
   )
 }

@@ -10,12 +10,15 @@ export interface OverloadLimits {
   /** Delay of a sample from which on the event loop counts as late. */
   maxDelayMs: number
   maxHeapBytes?: number
+  /** Called at each sample while the heap is nearly full. */
+  onHeapFull?: () => void
 }
 
 /** Applies to the scope that registers it: probes, scrapes and admins are still served. */
 export default fp<OverloadLimits>(
   async (app, limits) => {
-    const { sampleMs = 100, maxDelayMs, maxHeapBytes = 0.9 * getHeapStatistics().heap_size_limit } = limits
+    const { sampleMs = 100, maxDelayMs, onHeapFull } = limits
+    const { maxHeapBytes = 0.9 * getHeapStatistics().heap_size_limit } = limits
     let isOverloaded = false
     let wasLate = false
     let sampledAt = performance.now()
@@ -24,7 +27,9 @@ export default fp<OverloadLimits>(
     const sampling = setInterval(() => {
       const now = performance.now()
       const isLate = now - sampledAt - sampleMs > maxDelayMs
-      isOverloaded = (isLate && wasLate) || getHeapStatistics().used_heap_size > maxHeapBytes
+      const isFull = getHeapStatistics().used_heap_size > maxHeapBytes
+      if (isFull) onHeapFull?.()
+      isOverloaded = isFull || (isLate && wasLate)
       wasLate = isLate
       sampledAt = now
     }, sampleMs).unref()

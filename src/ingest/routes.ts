@@ -1,24 +1,28 @@
 // POST /boundary/logs: accepts an agent's batch as a whole or not at all.
 
-import type { IncomingHttpHeaders } from 'node:http'
-import { createGunzip } from 'node:zlib'
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
-import type { FastifyInstance, FastifyRequest, preParsingHookHandler } from 'fastify'
+import type { preParsingHookHandler } from 'fastify'
 import type { Config } from '../config.js'
-import bodyBudget, { contentEncodings } from '../http/body-budget.js'
-import { InvalidBody, InvalidGzip, UnsupportedEncoding, UnsupportedMediaType } from '../http/errors.js'
+import { BodyBudget } from '../http/body-budget.js'
+import { InvalidBody, UnsupportedEncoding, UnsupportedMediaType } from '../http/errors.js'
 import { isAnswered } from '../http/metrics.js'
 import overload from '../http/overload.js'
 import { limitRate } from '../http/rate-limit.js'
 import { ref, responses } from '../http/schemas.js'
 import type { Timing } from '../timing.js'
 import { identify, type ReceivedBatch, receiveJson, receiveProtobuf } from './batch.js'
-import { type Payload, readBody } from './body.js'
+import { contentEncodings, receiver } from './receive.js'
 import { AcceptedSchema, BatchSchema, IdentityHeadersSchema, ProtobufBatchSchema } from './schemas.js'
+import { Turns } from './turns.js'
 
 const JSON_TYPE = 'application/json'
 const PROTOBUF_TYPE = 'application/x-protobuf'
 const ACCEPTED_TYPES = `${JSON_TYPE}, ${PROTOBUF_TYPE}`
+
+/** The memory of all bodies in progress, as a multiple of the largest body allowed. */
+const MAX_LARGEST_BODIES = 64
+/** Where only small bodies are allowed, there may be many. */
+const MIN_BUDGET_BYTES = 16 * 1_048_576
 
 /** The result of a batch, by the status of its response. */
 const RESULTS = {
@@ -51,18 +55,24 @@ export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config; timing: T
     ['allow', 'deny', 'skipped'],
   )
 
-  await app.register(overload, { maxDelayMs: timing.maxEventLoopDelayMs })
-  await app.register(bodyBudget, { config })
-
   const limit = config.BODY_LIMIT_BYTES
-  app.addContentTypeParser(JSON_TYPE, parser(app, limit, receiveJson))
-  app.addContentTypeParser(PROTOBUF_TYPE, parser(app, limit, receiveProtobuf))
+  const budget = new BodyBudget(Math.max(MAX_LARGEST_BODIES * limit, MIN_BUDGET_BYTES))
+  metrics.gauge(
+    'boundary_usage_bodies_in_progress_bytes',
+    'Memory held by request bodies that have not arrived completely, or that wait for their turn.',
+    () => budget.bytes,
+  )
+  await app.register(overload, { maxDelayMs: timing.maxEventLoopDelayMs, onHeapFull: () => budget.shed() })
+
+  const receiving = { budget, turns: new Turns(), limit }
+  app.addContentTypeParser(JSON_TYPE, receiver(receiving, receiveJson))
+  app.addContentTypeParser(PROTOBUF_TYPE, receiver(receiving, receiveProtobuf))
 
   app.route({
     method: 'POST',
     url: '/boundary/logs',
-    onRequest: [app.guard.agent, limitRate(config.RATE_LIMIT_PER_MINUTE), app.reserveBody],
-    preParsing: gunzip,
+    onRequest: [app.guard.agent, limitRate(config.RATE_LIMIT_PER_MINUTE)],
+    preParsing: checkEncoding,
     errorHandler: (error, request, reply) => {
       if (error.code !== 'FST_ERR_CTP_INVALID_MEDIA_TYPE') throw error
       reply.header('accept', ACCEPTED_TYPES)
@@ -144,55 +154,15 @@ function resultOf(status: number): (typeof RESULTS)[keyof typeof RESULTS] | 'fai
   return Object.hasOwn(RESULTS, status) ? RESULTS[status as keyof typeof RESULTS] : 'failed'
 }
 
-/** A content type parser that also validates the body. */
-function parser(
-  app: FastifyInstance,
-  limit: number,
-  receive: (body: Buffer, headers: IncomingHttpHeaders) => ReceivedBatch,
-) {
-  return (
-    request: FastifyRequest,
-    payload: Payload,
-    done: (error: Error | null, batch?: ReceivedBatch) => void,
-  ) =>
-    readBody(payload, { declaredLength: request.headers['content-length'], limit }, (error, body) => {
-      app.releaseBody(request)
-      if (body === undefined) return done(error)
-      let received: ReceivedBatch
-      try {
-        received = receive(body, request.headers)
-      } catch (error) {
-        return done(error as Error)
-      }
-      done(null, received)
-    })
-}
-
-/**
- * Decompresses a gzip body while it is received. readBody() applies the body limit to the decompressed bytes, so a
- * decompression bomb is rejected as soon as it exceeds the limit.
- */
-const gunzip: preParsingHookHandler = (request, reply, payload, done) => {
+const checkEncoding: preParsingHookHandler = (request, reply, payload, done) => {
   const { headers } = request
   const isEmpty = headers['transfer-encoding'] === undefined && !Number(headers['content-length'])
   // Fastify would reject a malformed Content-Type even if there is nothing that it describes.
   if (isEmpty && request.mediaType === undefined) delete request.raw.headers['content-type']
   const encodings = contentEncodings(headers)
-  if (encodings.length === 0) return done(null, payload)
-  if (encodings.length > 1 || !/^(x-)?gzip$/.test(encodings[0] ?? '')) {
+  if (encodings.length > 1 || !/^((x-)?gzip)?$/.test(encodings[0] ?? '')) {
     reply.header('accept-encoding', 'gzip')
     throw new UnsupportedEncoding(JSON.stringify(encodings.join(', ')))
   }
-
-  const decompressed = Object.assign(createGunzip(), { receivedEncodedLength: 0 })
-  payload.on('data', (chunk: Buffer) => {
-    decompressed.receivedEncodedLength += chunk.length
-  })
-  payload.on('error', (error) => decompressed.destroy(error))
-  decompressed.on('error', (error) => {
-    const { code, statusCode, message } = new InvalidGzip(error.message)
-    Object.assign(error, { code, statusCode, message })
-  })
-  // Not pipeline(), which would close the connection before an error response could be sent.
-  done(null, payload.pipe(decompressed))
+  done(null, payload)
 }

@@ -3,6 +3,7 @@
 import { once } from 'node:events'
 import { Agent, request as httpRequest } from 'node:http'
 import { connect, type Socket } from 'node:net'
+import { Readable } from 'node:stream'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
@@ -359,24 +360,103 @@ t.test('thousands of connections, idle and half way through a body, do not keep 
   })
 })
 
-t.test('bodies on their way hold no more than their budget; beyond it 503 with Retry-After', async (t) => {
+/** Opens connections that each send `bytes`, and then neither end nor read; they open again when they are closed. */
+async function stall(
+  t: Test,
+  url: string,
+  connections: number,
+  bytes: string | Buffer,
+): Promise<() => number> {
+  let isOver = false
+  let opened = 0
+  const sockets = new Set<Socket>()
+  t.teardown(() => {
+    isOver = true
+    for (const socket of sockets) socket.destroy()
+  })
+  const open = async (): Promise<void> => {
+    if (isOver) return
+    const socket = connect(Number(new URL(url).port), '127.0.0.1')
+    sockets.add(socket)
+    socket.on('error', () => {}) // close follows
+    socket.on('data', () => {})
+    socket.on('close', () => {
+      sockets.delete(socket)
+      void open()
+    })
+    await new Promise<void>((resolve) => socket.once('connect', resolve).once('close', () => resolve()))
+    opened++
+    socket.write(bytes)
+  }
+  for (let n = 0; n < connections; n += 50)
+    await Promise.all(Array.from({ length: Math.min(50, connections - n) }, open))
+  return () => opened
+}
+
+const TOKENS = { AGENT_TOKENS: 'agent-token-agent-token-1,agent-token-agent-token-2' }
+const ADMIN_TOKENS = 'admin-token-admin-token-1'
+const as = (n: number) => ({ authorization: `Bearer agent-token-agent-token-${n}` })
+const chunk = (bytes: Buffer | string) =>
+  Buffer.concat([Buffer.from(`${bytes.length.toString(16)}\r\n`), Buffer.from(bytes), Buffer.from('\r\n')])
+const chunkedHead = (headers: Record<string, string>) =>
+  Buffer.from(head(0, headers).replace('content-length: 0', 'transfer-encoding: chunked'))
+const nearlyAll = Buffer.alloc(BODY_LIMIT - 100, ' ')
+
+for (const [what, connections, bytes] of [
+  ['chunked bodies of one byte', 300, Buffer.concat([chunkedHead(as(1)), chunk('{')])],
+  ['large chunked bodies', 100, Buffer.concat([chunkedHead(as(1)), chunk(nearlyAll)])],
+  ['large bodies with a length', 100, Buffer.concat([Buffer.from(head(BODY_LIMIT, as(1))), nearlyAll])],
+  [
+    'gzip bodies of one byte',
+    300,
+    Buffer.concat([chunkedHead({ ...as(1), 'content-encoding': 'gzip' }), chunk(Buffer.of(0x1f))]),
+  ],
+  ['headers without a token', 300, Buffer.from(head(1_000).slice(0, -2))],
+  ['bodies that no token allows', 300, Buffer.from(`${head(1_000, { authorization: 'Bearer none' })}{`)],
+] as const)
+  t.test(`others' batches pass while one client holds ${what}`, async (t) => {
+    const { url } = await testDatabase(t)
+    const replica = await startReplica(t, url, { ...TOKENS, ADMIN_TOKENS })
+    await stall(t, replica.url, connections, bytes)
+    const plain = JSON.stringify(batch({ logs: logs(3, 2) }))
+    const large = JSON.stringify(batch({ logs: logs(3, 2), later: ' '.repeat(500_000) }))
+    for (let n = 0; n < 10; n++)
+      // Of another token, and of the same.
+      for (const token of [1, 2])
+        for (const [body, headers] of [
+          [plain, {}],
+          [gzipSync(plain), { 'content-encoding': 'gzip' }],
+          [Readable.from([plain.slice(0, 50), plain.slice(50)]), {}],
+          ...(token === 2
+            ? ([[Readable.from([large.slice(0, 300_000), large.slice(300_000)]), {}]] as const)
+            : []),
+        ] as const) {
+          const response = await fetch(`${replica.url}/boundary/logs`, {
+            method: 'POST',
+            headers: { 'content-type': 'application/json', ...headers, ...as(token) },
+            body: body instanceof Readable ? (Readable.toWeb(body) as ReadableStream) : body,
+            duplex: 'half',
+          })
+          if (response.status !== 202) t.fail(`${response.status} ${await response.text()}`)
+          await response.body?.cancel()
+        }
+    t.equal((await replica.get('/-/ready')).status, 200)
+    t.equal(held(replica).allowed, 3 * 70)
+  })
+
+t.test('one-byte chunks do not end a process with a small heap', async (t) => {
   const { url } = await testDatabase(t)
-  const replica = await startReplica(t, url)
-  const open = await Promise.all(
-    Array.from({ length: 64 }, async () => {
-      const socket = connect(Number(new URL(replica.url).port), '127.0.0.1')
-      await once(socket, 'connect')
-      // Nobody knows how long a chunked body will be.
-      socket.write(
-        'POST /boundary/logs HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{\r\n',
-      )
-      return socket
-    }),
-  )
-  await untilAnswered(t, replica, 503)
-  t.equal((await replica.get('/-/ready')).status, 200, 'probes are answered')
-  for (const socket of open) socket.destroy()
-  await untilAnswered(t, replica, 202)
+  const service = await startProcess(t, { DATABASE_URL: url }, { nodeOptions: ['--max-old-space-size=48'] })
+  for (const headers of [{}, { 'content-encoding': 'gzip' }]) {
+    const pieces = Buffer.concat([chunkedHead(headers), Buffer.from('1\r\n \r\n'.repeat(900_000))])
+    await stall(t, service.url, 16, pieces)
+  }
+  for (let n = 0; n < 50; n++) {
+    const { status } = await service.send({ logs: logs(2, 1) })
+    t.ok(status === 202 || status === 503, `${status}`)
+    await sleep(20)
+  }
+  await until(async () => (await service.send()).status === 202, { what: 'a batch to be accepted' })
 })
 
 t.test(

@@ -1,0 +1,45 @@
+// Expensive work takes turns: the event loop goes on in between, and no sender waits for all the work of another.
+
+import { setImmediate as round } from 'node:timers/promises'
+import t from 'tap'
+import { Turns } from '../../src/ingest/turns.js'
+import { until } from '../helpers/until.js'
+
+function spin(ms: number): void {
+  const end = performance.now() + ms
+  while (performance.now() < end);
+}
+
+t.test('in each round of the event loop no more begins than fits into a slice', async (t) => {
+  const turns = new Turns()
+  let done = 0
+  for (let n = 0; n < 5; n++)
+    turns.take('sender', () => {
+      spin(5)
+      done++
+    })
+  t.equal(done, 0)
+  for (let rounds = 1; rounds <= 5; rounds++) {
+    await round()
+    t.equal(done, rounds)
+  }
+  for (let n = 0; n < 5; n++) turns.take('sender', () => void done++)
+  await round()
+  t.equal(done, 10, 'short work needs no rounds of its own')
+})
+
+t.test('senders take turns, however much one of them sends', async (t) => {
+  const turns = new Turns()
+  const order: string[] = []
+  const take = (sender: string) =>
+    turns.take(sender, () => {
+      order.push(sender)
+      spin(3)
+    })
+  for (let n = 0; n < 10; n++) take('attacker')
+  await round()
+  take('victim')
+  take('victim')
+  await until(() => order.length === 12, { what: 'all work' })
+  t.ok(order.lastIndexOf('victim') <= 4, order.join(' '))
+})
