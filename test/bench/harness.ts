@@ -44,7 +44,7 @@ export async function startFloor(name: string, nodeOptions: string[] = []): Prom
   return serverOf(child, `http://127.0.0.1:${port}`)
 }
 
-const AGENT = 'agent-token-of-the-benchmark'
+export const AGENT = 'agent-token-of-the-benchmark'
 
 /** The service as it is run in production, with every limit on: built, with these settings besides. */
 export async function startService(
