@@ -8,6 +8,7 @@ import database from './database/plugin.js'
 import delivery from './delivery/plugin.js'
 import { redelivery } from './delivery/routes.js'
 import auth from './http/auth.js'
+import connections from './http/connections.js'
 import { docs } from './http/docs.js'
 import errors, { respond, respondToInvalidHttp } from './http/error-handler.js'
 import { addFormats } from './http/formats.js'
@@ -34,7 +35,6 @@ import { TIMING, type Timing } from './timing.js'
 
 const HEADERS_TIMEOUT_MS = 10_000
 const KEEP_ALIVE_TIMEOUT_MS = 72_000 // longer than the usual idle timeout of load balancers, 60 s
-const MAX_CONNECTIONS = 10_000
 const MAX_HEADER_BYTES = 16_384
 /** Creating the data directory of the embedded PostgreSQL takes tens of seconds on a slow machine. */
 const PLUGIN_TIMEOUT_MS = 120_000
@@ -56,6 +56,7 @@ export async function buildApp(config: Config, options: AppOptions = {}): Promis
     trustProxy: config.TRUST_PROXY,
     bodyLimit: config.BODY_LIMIT_BYTES,
     requestTimeout: config.REQUEST_TIMEOUT_MS,
+    connectionTimeout: Math.max(timing.silentConnectionMs, config.REQUEST_TIMEOUT_MS),
     keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS,
     forceCloseConnections: 'idle',
     pluginTimeout: PLUGIN_TIMEOUT_MS,
@@ -70,7 +71,6 @@ export async function buildApp(config: Config, options: AppOptions = {}): Promis
     },
   }).withTypeProvider<TypeBoxTypeProvider>()
   app.log = log
-  app.server.maxConnections = MAX_CONNECTIONS
   // Fastify's own parsers would read bodies on every route; only routes that take a body add a parser.
   app.removeAllContentTypeParsers()
 
@@ -80,6 +80,7 @@ export async function buildApp(config: Config, options: AppOptions = {}): Promis
   await app.register(errors)
   await app.register(methods)
   await app.register(metrics)
+  await app.register(connections)
   await app.register(host, { config })
   await app.register(shutdown, { config })
   await app.register(auth, { config })

@@ -11,6 +11,8 @@ export interface Timing {
   idleConnectionMs: number
   /** Maximum time that a batch waits for its commit before the response is 504. */
   commitDeadlineMs: number
+  /** How long a client may neither send nor receive anything during a request, if REQUEST_TIMEOUT_MS is not longer. */
+  silentConnectionMs: number
   /** How late the event loop may be, twice in a row, before batches are rejected as overload. */
   maxEventLoopDelayMs: number
   /** How long a session has been silent when its missing logs are reported: a retried log arrives within it. */
@@ -39,6 +41,7 @@ export const TIMING: Timing = {
   requestWaitMs: 5_000,
   idleConnectionMs: 60_000,
   commitDeadlineMs: 10_000,
+  silentConnectionMs: 60_000,
   maxEventLoopDelayMs: 1_000,
   silenceMs: 600_000,
   heartbeatMs: 20_000,

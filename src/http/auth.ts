@@ -59,6 +59,11 @@ export default fp<{ config: Config }>(
     app.decorateRequest('identity', null)
 
     function check(request: FastifyRequest, role: Role): void {
+      authenticate(request, role)
+      app.identifyConnection(request.raw.socket)
+    }
+
+    function authenticate(request: FastifyRequest, role: Role): void {
       if (open) {
         // A page of another site that only reads sends no Origin, by which host.ts rejects the rest.
         const site = request.headers['sec-fetch-site']
@@ -111,6 +116,7 @@ export default fp<{ config: Config }>(
       metrics: hook((request) => {
         if (metricsTokens.length === 0) return
         if (!includes(metricsTokens, digest(bearer(request)))) throw new Unauthorized('unknown token')
+        app.identifyConnection(request.raw.socket)
       }),
     })
 
@@ -119,7 +125,7 @@ export default fp<{ config: Config }>(
         'no tokens are set: anyone who can connect to this loopback address can send logs and take snapshots',
       )
   },
-  { name: 'auth' },
+  { name: 'auth', dependencies: ['connections'] },
 )
 
 /** A hook that rejects a request by throwing. It is not async, because a promise costs more than the check itself. */

@@ -1,0 +1,75 @@
+// Keeps room for new connections: near the limit, each new one closes another, first those that presented no credential.
+
+import type { Socket } from 'node:net'
+import { getHeapStatistics } from 'node:v8'
+import fp from 'fastify-plugin'
+
+const MAX_CONNECTIONS = 10_000
+/** What a connection costs while its request is received, on the heap. */
+const BYTES_PER_CONNECTION = 16_384
+/** The share of the heap that connections may take. */
+const HEAP_SHARE = 0.5
+/** From here on, connections are closed to make room. */
+const NEAR = 0.9
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    /** Records that the client on this connection has presented a valid credential. */
+    identifyConnection(socket: Socket): void
+  }
+}
+
+export interface ConnectionLimits {
+  maxConnections?: number
+}
+
+export default fp<ConnectionLimits>(
+  async (app, limits) => {
+    const affordable = Math.floor((HEAP_SHARE * getHeapStatistics().heap_size_limit) / BYTES_PER_CONNECTION)
+    const { maxConnections = Math.min(MAX_CONNECTIONS, affordable) } = limits
+    const near = Math.floor(NEAR * maxConnections)
+    app.server.maxConnections = maxConnections
+
+    /** Each in order: what has been unused for longest is first. */
+    const connections = { none: new Set<Socket>(), valid: new Set<Socket>() }
+    const closed = app.metrics.counter(
+      'boundary_usage_connections_closed_total',
+      'Connections closed to make room for others, by the credential that their client had presented.',
+      'credential',
+      ['none', 'valid'],
+    )
+    app.metrics.gauges(
+      'boundary_usage_connections',
+      'Open connections, by the credential that their client has presented.',
+      'credential',
+      () => ({ none: connections.none.size, valid: connections.valid.size }),
+    )
+
+    app.server.on('connection', (socket: Socket) => {
+      connections.none.add(socket)
+      socket.once('close', () => {
+        connections.none.delete(socket)
+        connections.valid.delete(socket)
+      })
+      if (connections.none.size + connections.valid.size > near) makeRoom()
+    })
+
+    function makeRoom(): void {
+      const credential = connections.none.size > 1 ? 'none' : 'valid' // the new connection is one of none
+      for (const socket of connections[credential]) {
+        connections[credential].delete(socket)
+        socket.destroy()
+        closed[credential]++
+        return
+      }
+    }
+
+    app.decorate('identifyConnection', (socket) => {
+      if (connections.none.delete(socket)) connections.valid.add(socket)
+      // The order matters only when connections are about to be closed.
+      else if (connections.valid.size > near / 2 && connections.valid.delete(socket))
+        connections.valid.add(socket)
+    })
+  },
+  { name: 'connections', dependencies: ['metrics'] },
+)

@@ -1,0 +1,76 @@
+// Connections: probes and clients with a credential find room, however many connections without one are open.
+
+import { once } from 'node:events'
+import { connect, type Socket } from 'node:net'
+import Fastify from 'fastify'
+import t, { type Test } from 'tap'
+import connections from '../../src/http/connections.js'
+import metrics from '../../src/http/metrics.js'
+import { testDatabase } from '../helpers/database.js'
+import { startReplica } from '../helpers/replica.js'
+import { until } from '../helpers/until.js'
+
+async function openSockets(t: Test, url: string, count: number): Promise<Socket[]> {
+  const sockets = Array.from({ length: count }, () => connect(Number(new URL(url).port), '127.0.0.1'))
+  t.teardown(() => {
+    for (const socket of sockets) socket.destroy()
+  })
+  for (const socket of sockets) socket.on('error', () => {}) // close follows
+  await Promise.all(sockets.map((socket) => once(socket, 'connect')))
+  return sockets
+}
+
+t.test('near the limit, connections without a credential close first, and then those unused', async (t) => {
+  const app = Fastify()
+  await app.register(metrics)
+  await app.register(connections, { maxConnections: 20 })
+  app.get('/identified', (request, reply) => {
+    app.identifyConnection(request.raw.socket)
+    reply.send('known')
+  })
+  t.teardown(() => app.close())
+  const url = await app.listen({ host: '127.0.0.1', port: 0 })
+
+  const use = async (socket: Socket) => {
+    socket.write('GET /identified HTTP/1.1\r\nhost: localhost\r\n\r\n')
+    await once(socket, 'data')
+  }
+  const known = await openSockets(t, url, 12)
+  for (const socket of known) await use(socket)
+  const isOpen = (socket: Socket) => !socket.closed && !socket.destroyed
+  const unknown = await openSockets(t, url, 6)
+  t.ok([...known, ...unknown].every(isOpen), 'up to there, none is closed')
+
+  const more = await openSockets(t, url, 50)
+  await until(() => unknown.every((socket) => !isOpen(socket)), { what: 'the oldest to be closed' })
+  t.ok(known.every(isOpen), 'a credential keeps a connection open')
+  t.equal(more.filter(isOpen).length, 6)
+
+  const [first, second, ...others] = known
+  if (!first || !second) throw new Error('no sockets')
+  await use(first)
+  const busy = await openSockets(t, url, 6)
+  for (const socket of busy) await use(socket)
+  const [late] = await openSockets(t, url, 1)
+  if (late) await use(late)
+  await openSockets(t, url, 1)
+  await until(() => !isOpen(second), { what: 'the one that was unused for longest to be closed' })
+  t.ok([first, ...others.slice(2)].every(isOpen))
+  const exported = await app.metrics.registry.metrics()
+  t.match(exported, /^boundary_usage_connections_closed_total\{credential="valid"\} [12]$/m)
+  t.match(exported, /^boundary_usage_connections\{credential="none"\} 1$/m)
+})
+
+t.test('a client that does not read its response is disconnected', async (t) => {
+  const { url } = await testDatabase(t)
+  const replica = await startReplica(t, url, { REQUEST_TIMEOUT_MS: '100' }, { silentConnectionMs: 300 })
+  const [socket] = await openSockets(t, replica.url, 1)
+  if (!socket) throw new Error('no socket')
+  socket.pause()
+  const requests = 'GET /page/uplot.js HTTP/1.1\r\nhost: localhost\r\n\r\n'.repeat(400)
+  socket.write(requests)
+  const open = () =>
+    new Promise<number>((resolve) => replica.app.server.getConnections((_, count) => resolve(count)))
+  t.equal(await open(), 1)
+  await until(async () => (await open()) === 0, { what: 'the connection to be closed' })
+})
