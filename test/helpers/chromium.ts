@@ -16,8 +16,8 @@ export function withoutChromium(): string | false {
   return CHROMIUM === undefined && !hasPackaged && 'CHROMIUM does not name the binary of a Chromium'
 }
 
-/** Starts a browser, which connects to no other host by itself. */
-export async function startChromium(t: Scope): Promise<Browser> {
+/** Starts a browser, which connects to no other host by itself; `rules` say to which addresses names resolve. */
+export async function startChromium(t: Scope, rules: string[] = []): Promise<Browser> {
   const { executablePath, env } =
     CHROMIUM === undefined ? await unpack(t) : { executablePath: CHROMIUM, env: {} }
   const browser = await chromium.launch({
@@ -31,6 +31,7 @@ export async function startChromium(t: Scope): Promise<Browser> {
       '--disable-background-networking',
       '--disable-component-update',
       '--disable-sync',
+      ...(rules.length > 0 ? [`--host-resolver-rules=${rules.join(',')}`] : []),
     ],
     env: { ...process.env, ...env, LC_ALL: 'en_US.UTF-8' }, // under C it reports the language en-US@posix, which is invalid
   })
