@@ -34,11 +34,15 @@ t.test(
   },
 )
 
-t.test('a replica whose heap is nearly full rejects requests', async (t) => {
-  const app = await start(t, { maxHeapBytes: 1 })
-  while ((await status(app)) !== 503) await sleep(SAMPLE_MS)
-  t.pass('rejected')
-})
+t.test(
+  'a replica whose heap is nearly full rejects requests, and asks for room at each sample',
+  async (t) => {
+    let asked = 0
+    const app = await start(t, { maxHeapBytes: 1, onHeapFull: () => void asked++ })
+    while ((await status(app)) !== 503 || asked < 3) await sleep(SAMPLE_MS)
+    t.pass('rejected')
+  },
+)
 
 async function start(t: Test, limits: Partial<OverloadLimits> = {}): Promise<FastifyInstance> {
   const app = Fastify()
