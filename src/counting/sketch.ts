@@ -19,6 +19,8 @@ export type SketchHash = (id: string) => Position
 /** The estimate of a full sketch. */
 const MAX_ESTIMATE = Number.MAX_SAFE_INTEGER
 const LAST_RANK = RANKS - 1
+/** By rank, the probability that an id sets a given bit. The last rank takes the tail. */
+const CHANCES = Array.from({ length: RANKS }, (_, rank) => 2 ** -Math.min(rank + 1, LAST_RANK) / BUCKETS)
 
 /**
  * The hash under a deployment's key: HMAC-SHA-256. 13 of its bits choose the bucket; the number of leading zeros in
@@ -91,47 +93,53 @@ export class Sketch {
  * 1,000 ids to billions; up to 100 ids it is usually off by at most one.
  */
 export function estimate(columnSums: readonly number[]): number {
-  const ranks = columnSums.map((set, rank) => ({ set, q: chanceOf(rank) }))
-  const unset = ranks.reduce((sum, { set, q }) => sum + (BUCKETS - set) * q, 0)
-  if (ranks.every(({ set }) => set === 0)) return 0
-  if (unset === 0) return MAX_ESTIMATE
-  // The derivative of the log-likelihood. It falls as n grows.
-  const slope = (n: number) =>
-    ranks.reduce((sum, { set, q }) => sum + (set * q) / Math.expm1(n * q), 0) - unset
-
-  let [low, high] = [0, 1]
-  while (slope(high) > 0) [low, high] = [high, high * 2]
-  while (high - low > 0.01 && high - low > high * 1e-9) {
-    const middle = (low + high) / 2
-    if (slope(middle) > 0) low = middle
-    else high = middle
+  let bits = 0
+  let unset = 0
+  let halfSet = 0
+  for (const [rank, q] of CHANCES.entries()) {
+    const set = columnSums[rank] ?? 0
+    bits += set
+    unset += (BUCKETS - set) * q
+    halfSet += (set * q) / 2
   }
-  return Math.round((low + high) / 2)
+  if (bits === 0) return 0
+  if (unset === 0) return MAX_ESTIMATE
+  // Newton's method on the derivative of the log-likelihood, which falls as n grows, ever more slowly. So each step from
+  // below stays below. It begins below because 1 / (exp(x) - 1) > 1 / x - 1 / 2.
+  let n = bits / (unset + halfSet)
+  for (;;) {
+    let slope = -unset
+    let fall = 0
+    for (let rank = 0; rank < RANKS; rank++) {
+      const q = CHANCES[rank] ?? 0
+      const odds = 1 / Math.expm1(n * q)
+      const term = (columnSums[rank] ?? 0) * q * odds
+      slope += term
+      fall += term * q * (1 + odds)
+    }
+    const step = slope / fall
+    n += step
+    if (step < 0.01 || step < n * 1e-9) return Math.round(n)
+  }
 }
 
 /**
  * The standard error of the difference of two estimates, of a set of `before` ids and of its union with `added` others.
  * The errors of the two are not independent: what one set bit adds is. The variance of an estimate is the inverse of its
  * Fisher information, and that of the difference the difference of the variances. Of few ids none may set a bit, which
- * does not make the estimate exact: the error is at least that of as many ids as set one bit on average.
+ * does not make the estimate exact: the error is at least that of as many ids as set one bit on average. A full sketch
+ * tells nothing: the error is then the number itself.
  */
 export function differenceError(before: number, added: number): number {
   const perBit = variance(before + 1) - variance(before)
-  return Math.sqrt(Math.max(0, variance(before + Math.max(added, perBit)) - variance(before)))
+  const error = Math.sqrt(Math.max(0, variance(before + Math.max(added, perBit)) - variance(before)))
+  return Number.isFinite(error) ? error : added
 }
 
 /** The variance of the estimate of `n` ids. */
 function variance(n: number): number {
   if (n === 0) return 0
   let information = 0
-  for (let rank = 0; rank < RANKS; rank++) {
-    const q = chanceOf(rank)
-    information += (BUCKETS * q ** 2) / Math.expm1(n * q)
-  }
+  for (const q of CHANCES) information += (BUCKETS * q ** 2) / Math.expm1(n * q)
   return 1 / information - n
-}
-
-/** The probability that an id sets a given bit of this rank. The last rank takes the tail. */
-function chanceOf(rank: number): number {
-  return 2 ** -Math.min(rank + 1, LAST_RANK) / BUCKETS
 }

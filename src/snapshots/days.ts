@@ -19,21 +19,15 @@ export const snapshotAsDay = sql`1 as snapshots, ${list([...REQUESTS, 'missing_r
   ${rowColumns('workspaces', sql`unique_workspaces`, sql`workspaces_sketch`)},
   ${rowColumns('users', sql`unique_users`, sql`users_sketch`)}`
 
-/** Aggregates rows with these columns into the same columns: all of them, or those that `filter` selects. */
-export function mergeDays(filter = sql``): SQL {
-  const sums = SUMS.map((name) => {
-    const column = sql.identifier(name)
-    return sql`coalesce(sum(${column}) ${filter}, 0) as ${column}`
-  })
-  return sql.join(
-    [
-      ...sums,
-      sql`least(coalesce(sum(missing_requests) ${filter}, 0), ${MAX_SUM}) as missing_requests`,
-      ...KINDS.map((kind) => mergeMerged(kind, filter)),
-    ],
-    sql`, `,
-  )
-}
+/** Aggregates rows with these columns into the same columns. */
+export const mergeDays = sql.join(
+  [
+    ...SUMS.map((name) => sql`coalesce(sum(${sql.identifier(name)}), 0) as ${sql.identifier(name)}`),
+    sql`least(coalesce(sum(missing_requests), 0), ${MAX_SUM}) as missing_requests`,
+    ...KINDS.map(mergeMerged),
+  ],
+  sql`, `,
+)
 
 /** The day of the period that ends at `end`, in UTC: a period that ends at midnight belongs to the day before. */
 export const dayOf = (end: SQL): SQL => sql`((${end} - interval '1 millisecond') at time zone 'UTC')::date`
@@ -59,7 +53,7 @@ export async function mergeIntoDays(db: Executor, id?: string): Promise<number> 
         for update skip locked)
       returning *
     ), merged as (
-      select ${dayOf(sql`period_end`)} as day, ${mergeDays()}
+      select ${dayOf(sql`period_end`)} as day, ${mergeDays}
       from (select period_end, ${snapshotAsDay} from claimed) as snapshots
       group by day order by day
     ), recorded as (

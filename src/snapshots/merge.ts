@@ -45,22 +45,26 @@ export function rowColumns(kind: Kind, count: SQL, sketch: SQL): SQL {
 export const mergeColumns = (kind: Kind, count: SQL, sketch: SQL): SQL =>
   aggregates(kind, partsOfRow(count, sketch))
 
-/** Aggregates over a group of rows with the columns of a Merged, or over those that `filter` selects. */
-export function mergeMerged(kind: Kind, filter?: SQL): SQL {
+/** Aggregates over a group of rows with the columns of a Merged. */
+export function mergeMerged(kind: Kind): SQL {
   const [sketch, largest, summed, unsketched] = [
     named(kind, 'sketch'),
     named(kind, 'largest'),
     named(kind, 'summed'),
     named(kind, 'unsketched'),
   ]
-  return aggregates(kind, { sketch, largest, summed, unsketched }, filter)
+  return aggregates(kind, { sketch, largest, summed, unsketched })
 }
 
-function aggregates(kind: Kind, { sketch, largest, summed, unsketched }: Parts, filter = sql``): SQL {
-  return sql`bit_or(${sketch}) ${filter} as ${named(kind, 'sketch')},
-    coalesce(max(${largest}) ${filter}, 0) as ${named(kind, 'largest')},
-    coalesce(sum(${summed}) ${filter}, 0) as ${named(kind, 'summed')},
-    coalesce(sum(${unsketched}) ${filter}, 0) as ${named(kind, 'unsketched')}`
+/**
+ * The aggregate of a single row is that row's value, a reference to what is stored compressed; each use would read that
+ * again. The shift by 0 reads it once.
+ */
+function aggregates(kind: Kind, { sketch, largest, summed, unsketched }: Parts): SQL {
+  return sql`bit_or(${sketch}) << 0 as ${named(kind, 'sketch')},
+    coalesce(max(${largest}), 0) as ${named(kind, 'largest')},
+    coalesce(sum(${summed}), 0) as ${named(kind, 'summed')},
+    coalesce(sum(${unsketched}), 0) as ${named(kind, 'unsketched')}`
 }
 
 const named = (kind: Kind, part: string): SQL => sql`${sql.identifier(`${kind}_${part}`)}`
@@ -97,20 +101,14 @@ export interface NewIds {
   error: number
 }
 
-/** What the sketches of the earlier days, and of these and the time together, have in bits per rank. */
-export interface Seen {
-  before: number[] | null
-  after: number[] | null
-}
-
 /**
- * The ids of `merged` that are in no earlier day: the union's estimate less that of the earlier days, clamped between 0
- * and the distinct count. Rows without a sketch are assumed to share no id with other rows.
+ * The ids of `merged` that are in no earlier day: what they add to the estimate of the earlier days' sketches (`before`,
+ * null without any), which becomes `after`. Clamped between 0 and the distinct count. Rows without a sketch are assumed
+ * to share no id with other rows.
  */
-export function newIds(merged: Merged, { before, after }: Seen): NewIds {
+export function newIds(merged: Merged, before: number | null, after: number | null): NewIds {
   const distinct = distinctCount(merged)
-  const earlier = before ? estimate(before) : 0
-  const added = (after ? estimate(after) - earlier : 0) + merged.unsketched
-  const count = before ? Math.max(0, Math.min(distinct, added)) : distinct
-  return { count, error: Math.round(differenceError(earlier, count)) }
+  const added = (after ?? 0) - (before ?? 0) + merged.unsketched
+  const count = before === null ? distinct : Math.max(0, Math.min(distinct, added))
+  return { count, error: Math.round(differenceError(before ?? 0, count)) }
 }

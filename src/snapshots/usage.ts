@@ -1,10 +1,11 @@
 // Usage over a range of time, per interval of the calendar: from days, and from snapshots where those do not suffice.
 
 import { type SQL, sql } from 'drizzle-orm'
+import { estimate } from '../counting/sketch.js'
 import type { Executor } from '../database/client.js'
 import { DAY_MS, type Interval, intervalsOf, startOf, type UsageRange } from './calendar.js'
 import { dayColumns, dayOf, mergeDays, snapshotAsDay } from './days.js'
-import { columnSums, distinctCount, type Kind, type Merged, mergedJson, newIds, type Seen } from './merge.js'
+import { columnSums, distinctCount, type Kind, type Merged, mergedJson, newIds } from './merge.js'
 
 /** Usage over a range; distinct counts are merged, not summed. */
 export interface Usage {
@@ -25,9 +26,11 @@ export interface Usage {
 
 export type IntervalUsage = Interval & Usage
 
-interface UsageRow {
-  /** The interval's start in milliseconds since 1970; null in the row of the total. */
+interface Row {
+  /** The interval's start in milliseconds since 1970; null in the total and for days before the range. */
   start_ms: number | null
+  /** Whether it is usage within the range. */
+  counts: boolean
   snapshots: number
   allowed_requests: number
   denied_requests: number
@@ -36,8 +39,9 @@ interface UsageRow {
   recovered_requests: number
   workspaces: Merged
   users: Merged
-  seen_workspaces: Seen
-  seen_users: Seen
+  /** The column sums of all sketches up to this row; null if there are none, and by hour. */
+  seen_workspaces: number[] | null
+  seen_users: number[] | null
 }
 
 /**
@@ -50,39 +54,38 @@ export async function readUsage(
   range: UsageRange,
 ): Promise<UsageRange & { total: Usage; buckets: IntervalUsage[] }> {
   const isHourly = range.by === 'hour'
-  const rows = await db.execute<UsageRow & Record<string, unknown>>(sql`
+  const seen = (kind: Kind, merged: SQL) =>
+    sql`${isHourly ? sql`null::bit` : merged} as ${sql.identifier(`${kind}_seen`)}`
+  const rows = await db.execute<Row & Record<string, unknown>>(sql`
     with part as (
       ${isHourly ? snapshotsIn(range) : daysAndSnapshotsIn(range)}
     ), merged as materialized (
-      select start, ${mergeDays(sql`filter (where counts)`)},
-        bit_or(workspaces_sketch) filter (where not counts) as workspaces_outside,
-        bit_or(users_sketch) filter (where not counts) as users_outside
-      from part group by start
-    ), bucket as (
-      select start, ${dayColumns}, ${before('workspaces', isHourly)}, ${before('users', isHourly)}
-      from merged
-      window earlier as (order by start nulls first rows between unbounded preceding and 1 preceding)
-    ), total as (
-      select null::timestamp as start, ${mergeDays()},
-        (select workspaces_outside from merged where start is null) as workspaces_before,
-        (select users_outside from merged where start is null) as users_before
-      from merged where start is not null
-    ), usage as materialized (
-      select *, workspaces_before | workspaces_sketch as workspaces_after, users_before | users_sketch as users_after
-      from (select * from bucket where start is not null union all select * from total) as bucket_or_total
+      select start, counts, ${mergeDays} from part group by start, counts
+    ), before as (
+      select workspaces_sketch, users_sketch from merged where start is null and not counts
+    ), usage as (
+      select start, counts, ${dayColumns},
+        ${seen('workspaces', sql`bit_or(workspaces_sketch) over so_far`)},
+        ${seen('users', sql`bit_or(users_sketch) over so_far`)}
+      from merged window so_far as (order by start nulls first, counts desc rows unbounded preceding)
+      union all
+      select null, true, ${dayColumns},
+        ${seen('workspaces', sql`(select workspaces_sketch from before) | workspaces_sketch`)},
+        ${seen('users', sql`(select users_sketch from before) | users_sketch`)}
+      from (select ${mergeDays} from merged where counts) as total
     )
-    select (extract(epoch from start) * 1000)::float8 as start_ms, snapshots::float8,
+    select (extract(epoch from start) * 1000)::float8 as start_ms, counts, snapshots::float8,
       allowed_requests::float8, denied_requests::float8,
       duplicate_requests::float8, missing_requests::float8, recovered_requests::float8,
       ${mergedJson('workspaces')} as workspaces, ${mergedJson('users')} as users,
-      ${seenJson('workspaces')} as seen_workspaces, ${seenJson('users')} as seen_users
+      to_json(${columnSums(sql`workspaces_seen`)}) as seen_workspaces,
+      to_json(${columnSums(sql`users_seen`)}) as seen_users
     from usage`)
-  const usageOf = isHourly ? usageOfHours : usageOfDays
-  const none = usageOf(NOTHING)
-  const byStart = new Map(rows.map((row) => [row.start_ms, usageOf(row)]))
+  const { total, byStart } = isHourly ? withoutNewIds(rows) : withNewIds(rows)
+  const none = isHourly ? NO_USAGE : NO_USAGE_OF_DAYS
   return {
     ...range,
-    total: byStart.get(null) ?? none,
+    total: total ?? none,
     buckets: intervalsOf(range).map((interval) => ({
       ...interval,
       ...(byStart.get(interval.start.getTime()) ?? none),
@@ -132,66 +135,89 @@ function daysAndSnapshotsIn({ from, to, by }: UsageRange): SQL {
 const timestamp = (time: Date): SQL => sql`${time.toISOString()}::timestamptz`
 const date = (time: Date): SQL => sql`${time.toISOString().slice(0, -'T00:00:00.000Z'.length)}::date`
 
-/** The sketch of all ids in earlier intervals and in days before the range; null if it is not needed. */
-function before(kind: Kind, isHourly: boolean): SQL {
-  const [sketch, outside, name] = ['sketch', 'outside', 'before'].map((part) =>
-    sql.identifier(`${kind}_${part}`),
-  )
-  if (isHourly) return sql`null::bit as ${name}`
-  return sql`bit_or(coalesce(${sketch} | ${outside}, ${sketch}, ${outside})) over earlier as ${name}`
+interface UsageRows {
+  total: Usage | undefined
+  byStart: Map<number | null, Usage>
 }
 
-/** A Seen. */
-function seenJson(kind: Kind): SQL {
-  const [before, after] = ['before', 'after'].map((part) =>
-    columnSums(sql`${sql.identifier(`${kind}_${part}`)}`),
-  )
-  return sql`json_build_object('before', ${before}, 'after', ${after})`
+function withoutNewIds(rows: Row[]): UsageRows {
+  const byStart = new Map(rows.map((row) => [row.start_ms, { ...NO_USAGE, ...countsOf(row) }]))
+  return { total: byStart.get(null), byStart }
 }
 
-const NOTHING_MERGED: Merged = { column_sums: null, largest: 0, summed: 0, unsketched: 0 }
-const NOTHING_SEEN: Seen = { before: null, after: null }
-const NOTHING: UsageRow = {
-  start_ms: null,
-  snapshots: 0,
-  allowed_requests: 0,
-  denied_requests: 0,
-  duplicate_requests: 0,
-  missing_requests: 0,
-  recovered_requests: 0,
-  workspaces: NOTHING_MERGED,
-  users: NOTHING_MERGED,
-  seen_workspaces: NOTHING_SEEN,
-  seen_users: NOTHING_SEEN,
-}
-
-function usageOfHours({
-  start_ms: _,
-  workspaces,
-  users,
-  seen_workspaces,
-  seen_users,
-  ...sums
-}: UsageRow): Usage {
+/** What is new in a row is what it adds to the rows before it: usage outside the range comes after that within it. */
+function withNewIds(rows: Row[]): UsageRows {
+  const inOrder = rows
+    .filter(({ start_ms, counts }) => start_ms !== null || !counts)
+    .toSorted(
+      (a, b) => (a.start_ms ?? -Infinity) - (b.start_ms ?? -Infinity) || Number(b.counts) - Number(a.counts),
+    )
+  const byStart = new Map<number | null, Usage>()
+  let seen = NOTHING_SEEN
+  for (const row of inOrder) {
+    const now = seenAfter(row)
+    if (row.counts) byStart.set(row.start_ms, usageOf(row, seen, now))
+    seen = now
+  }
+  const total = rows.find(({ start_ms, counts }) => start_ms === null && counts)
+  const before = rows.find(({ start_ms, counts }) => start_ms === null && !counts)
   return {
-    ...sums,
-    unique_workspaces: distinctCount(workspaces),
-    unique_users: distinctCount(users),
-    new_workspaces: null,
-    new_users: null,
-    new_workspaces_error: null,
-    new_users_error: null,
+    total: total && usageOf(total, before ? seenAfter(before) : NOTHING_SEEN, seenAfter(total)),
+    byStart,
   }
 }
 
-function usageOfDays(row: UsageRow): Usage {
-  const workspaces = newIds(row.workspaces, row.seen_workspaces)
-  const users = newIds(row.users, row.seen_users)
+/** How many ids of each kind the sketches contain; null without any. */
+interface Seen {
+  workspaces: number | null
+  users: number | null
+}
+
+const NOTHING_SEEN: Seen = { workspaces: null, users: null }
+
+function seenAfter({ seen_workspaces, seen_users }: Row): Seen {
   return {
-    ...usageOfHours(row),
+    workspaces: seen_workspaces && estimate(seen_workspaces),
+    users: seen_users && estimate(seen_users),
+  }
+}
+
+function usageOf(row: Row, before: Seen, after: Seen): Usage {
+  const workspaces = newIds(row.workspaces, before.workspaces, after.workspaces)
+  const users = newIds(row.users, before.users, after.users)
+  return {
+    ...countsOf(row),
     new_workspaces: workspaces.count,
     new_users: users.count,
     new_workspaces_error: workspaces.error,
     new_users_error: users.error,
   }
+}
+
+function countsOf(row: Row) {
+  const { start_ms: _start, counts: _counts, seen_workspaces: _workspaces, seen_users: _users, ...rest } = row
+  const { workspaces, users, ...sums } = rest
+  return { ...sums, unique_workspaces: distinctCount(workspaces), unique_users: distinctCount(users) }
+}
+
+const NO_USAGE: Usage = {
+  snapshots: 0,
+  unique_workspaces: 0,
+  unique_users: 0,
+  new_workspaces: null,
+  new_users: null,
+  new_workspaces_error: null,
+  new_users_error: null,
+  allowed_requests: 0,
+  denied_requests: 0,
+  duplicate_requests: 0,
+  missing_requests: 0,
+  recovered_requests: 0,
+}
+const NO_USAGE_OF_DAYS: Usage = {
+  ...NO_USAGE,
+  new_workspaces: 0,
+  new_users: 0,
+  new_workspaces_error: 0,
+  new_users_error: 0,
 }
