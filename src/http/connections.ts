@@ -1,4 +1,5 @@
-// Keeps room for new connections: near the limit, each new one closes another, first those that presented no credential.
+// Bounds what connections cost: near the limit, each new one closes another, first those that presented no credential;
+// and a client that sends many requests without waiting for responses is disconnected.
 
 import type { Socket } from 'node:net'
 import { getHeapStatistics } from 'node:v8'
@@ -9,6 +10,11 @@ const MAX_CONNECTIONS = 10_000
 const BYTES_PER_CONNECTION = 16_384
 /** The share of the heap that connections may take. */
 const HEAP_SHARE = 0.5
+/**
+ * How many requests of a connection may wait for the response to an earlier one. Node.js handles all that it has read at
+ * once, which can be two thousand.
+ */
+const MAX_PIPELINED = 32
 /** From here on, connections are closed to make room. */
 const NEAR = 0.9
 
@@ -63,6 +69,17 @@ export default fp<ConnectionLimits>(
         return
       }
     }
+
+    const pipelined = new WeakMap<Socket, number>()
+    app.addHook('onRequest', (request, reply, done) => {
+      if (reply.raw.socket !== null) return done() // it waits for none: Node.js has given it the connection
+      const { socket } = request.raw
+      const waiting = (pipelined.get(socket) ?? 0) + 1
+      if (waiting > MAX_PIPELINED) return void socket.destroy()
+      pipelined.set(socket, waiting)
+      reply.raw.once('close', () => pipelined.set(socket, (pipelined.get(socket) ?? 1) - 1))
+      done()
+    })
 
     app.decorate('identifyConnection', (socket) => {
       if (connections.none.delete(socket)) connections.valid.add(socket)

@@ -1,10 +1,23 @@
 // The OpenAPI document: /openapi.json, and a browsable version at /docs.
 
+import type { ServerResponse } from 'node:http'
 import swaggerUi from '@fastify/swagger-ui'
 import type { FastifyPluginAsync } from 'fastify'
+import { Overloaded } from './errors.js'
 import { responses } from './schemas.js'
 
+/** Each holds up to a megabyte until its client has received it, and anyone may ask. */
+const MAX_RESPONSES = 32
+
 export const docs: FastifyPluginAsync = async (app) => {
+  const open = new Set<ServerResponse>()
+  app.addHook('onRequest', (_request, { raw }, done) => {
+    if (open.size >= MAX_RESPONSES) return done(new Overloaded())
+    open.add(raw)
+    raw.once('close', () => open.delete(raw))
+    done()
+  })
+
   await app.register(swaggerUi, { routePrefix: '/docs', staticCSP: true })
 
   app.get(
