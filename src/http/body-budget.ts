@@ -9,7 +9,7 @@ interface Body {
   end(): void
 }
 
-/** All bodies in progress of one credential. */
+/** All bodies in progress of one sender: a credential at an address. */
 interface Sender {
   bytes: number
   bodies: Set<Body>
@@ -25,8 +25,8 @@ export interface Held {
 
 /**
  * When the bodies in progress exceed the limit, the largest body of the sender that holds most is ended, until they fit.
- * So each sender finds room for as much as any other one holds, and a small body finds room even if its sender shares a
- * credential with an attacker.
+ * So each sender finds room for as much as any other one holds, and a small body finds room even if an attacker has its
+ * sender's credential and address.
  */
 export class BodyBudget {
   readonly #limit: number
@@ -43,10 +43,10 @@ export class BodyBudget {
     return this.#bytes
   }
 
-  /** Begins to account for a body. `onEnd` is called if it must make room; it must then reject the request. */
-  open(credential: string, onEnd: () => void): Held {
-    const sender = this.#senders.get(credential) ?? { bytes: 0, bodies: new Set<Body>() }
-    this.#senders.set(credential, sender)
+  /** Begins to account for a body of the sender of that name. `onEnd` is called if it must make room; it must then reject the request. */
+  open(name: string, onEnd: () => void): Held {
+    const sender = this.#senders.get(name) ?? { bytes: 0, bodies: new Set<Body>() }
+    this.#senders.set(name, sender)
     const set = (bytes: number) => {
       sender.bytes += bytes - body.bytes
       this.#bytes += bytes - body.bytes
@@ -55,7 +55,7 @@ export class BodyBudget {
     const release = () => {
       if (!sender.bodies.delete(body)) return
       set(0)
-      if (sender.bodies.size === 0) this.#senders.delete(credential)
+      if (sender.bodies.size === 0) this.#senders.delete(name)
     }
     const body: Body = {
       bytes: 0,

@@ -32,7 +32,7 @@ export interface Receiving {
 /** A content type parser that also validates the body. Its encoding, if any, must be gzip. */
 export function receiver({ budget, turns, limit }: Receiving, parse: Parse) {
   return (request: FastifyRequest, payload: Readable, done: Done): void => {
-    const { headers, credential } = request
+    const { headers } = request
     const isGzip = contentEncodings(headers).length > 0
     let held: Held | undefined
     let isOver = false
@@ -44,7 +44,7 @@ export function receiver({ budget, turns, limit }: Receiving, parse: Parse) {
       done(error, batch)
     }
     const onHold = (bytes: number) => {
-      held ??= budget.open(credential, () => cancel(new Overloaded()))
+      held ??= budget.open(senderOf(request), () => cancel(new Overloaded()))
       held.hold(bytes)
     }
     const parseNow = (body: Buffer) => {
@@ -66,10 +66,15 @@ export function receiver({ budget, turns, limit }: Receiving, parse: Parse) {
         if (body.length <= SMALL_BYTES && !isGzip) return parseNow(body)
         cancel = finish
         onHold(body.length)
-        turns.take(credential, () => parseNow(body))
+        turns.take(senderOf(request), () => parseNow(body))
       },
     )
   }
+}
+
+/** Agents often share a token, and behind a proxy they share an address. */
+function senderOf({ credential, ip }: FastifyRequest): string {
+  return `${credential} ${ip}`
 }
 
 /** The encodings that were applied to the body, in order; identity is none. */

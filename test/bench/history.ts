@@ -149,15 +149,20 @@ function rangeOf(days: number, by: UsageRange['by']): UsageRange {
 
 /** Records snapshots of this length for so many days up to TO. */
 async function record(database: Database, minutes: number, days: number): Promise<void> {
-  await database.run(async (db) => {
-    await db.execute(sql`create table if not exists sketches (n int primary key, bits bit(196608))`)
-    await db.execute(sql`truncate sketches`)
-    for (let n = 0; n < SKETCHES; n++) {
-      const sketch = new Sketch()
-      for (let id = 0; id < IDS; id++) sketch.add(hash(`id-${n * 20 + id}`))
-      await db.execute(sql`insert into sketches values (${n}, ${sketch.toBitString()}::varbit::bit(196608))`)
-    }
-  }, 60_000)
+  await database.run(
+    async (db) => {
+      await db.execute(sql`create table if not exists sketches (n int primary key, bits bit(196608))`)
+      await db.execute(sql`truncate sketches`)
+      for (let n = 0; n < SKETCHES; n++) {
+        const sketch = new Sketch()
+        for (let id = 0; id < IDS; id++) sketch.add(hash(`id-${n * 20 + id}`))
+        await db.execute(
+          sql`insert into sketches values (${n}, ${sketch.toBitString()}::varbit::bit(196608))`,
+        )
+      }
+    },
+    { deadlineMs: 60_000 },
+  )
   const first = TO.getTime() - days * DAY_MS
   for (let day = 0; day < days; day++) {
     tell(`recording day ${day + 1} of ${days}, ${minutes} min`)
@@ -177,7 +182,7 @@ async function record(database: Database, minutes: number, days: number): Promis
     )
   }
   tell('')
-  await database.run((db) => db.execute(sql`analyze`), 60_000)
+  await database.run((db) => db.execute(sql`analyze`), { deadlineMs: 60_000 })
 }
 
 /** The times of the steps that merge the whole history. */
@@ -256,6 +261,6 @@ function withoutLimit<T>(db: Db, work: (tx: Executor) => Promise<T>): Promise<T>
 
 async function timed(database: Database, work: (db: Db) => Promise<unknown>): Promise<number> {
   const start = performance.now()
-  await database.run(work, 120_000)
+  await database.run(work, { deadlineMs: 120_000 })
   return performance.now() - start
 }
