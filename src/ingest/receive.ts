@@ -35,11 +35,13 @@ export function receiver({ budget, turns, limit }: Receiving, parse: Parse) {
     const { headers } = request
     const isGzip = contentEncodings(headers).length > 0
     let held: Held | undefined
+    let waiting: Buffer | undefined
     let isOver = false
 
     const finish: Done = (error, batch) => {
       if (isOver) return
       isOver = true
+      waiting = undefined
       held?.release()
       done(error, batch)
     }
@@ -48,7 +50,6 @@ export function receiver({ budget, turns, limit }: Receiving, parse: Parse) {
       held.hold(bytes)
     }
     const parseNow = (body: Buffer) => {
-      if (isOver) return
       let batch: ReceivedBatch
       try {
         batch = parse(isGzip ? decompress(body, limit) : body, headers)
@@ -64,9 +65,12 @@ export function receiver({ budget, turns, limit }: Receiving, parse: Parse) {
       (error, body) => {
         if (body === undefined) return finish(error)
         if (body.length <= SMALL_BYTES && !isGzip) return parseNow(body)
+        waiting = body
         cancel = finish
         onHold(body.length)
-        turns.take(senderOf(request), () => parseNow(body))
+        turns.take(senderOf(request), () => {
+          if (waiting) parseNow(waiting)
+        })
       },
     )
   }
