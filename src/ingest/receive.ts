@@ -11,7 +11,7 @@ import type { Readable } from 'node:stream'
 import { gunzipSync } from 'node:zlib'
 import type { FastifyRequest } from 'fastify'
 import type { BodyBudget, Held } from '../http/body-budget.js'
-import { BodyTooLarge, InvalidGzip, Overloaded } from '../http/errors.js'
+import { BodyTooLarge, InvalidGzip, Overloaded, TooManyChunks } from '../http/errors.js'
 import type { ReceivedBatch } from './batch.js'
 import { readBody } from './body.js'
 import type { Turns } from './turns.js'
@@ -41,6 +41,7 @@ export function receiver({ budget, turns, limit }: Receiving, parse: Parse) {
     const finish: Done = (error, batch) => {
       if (isOver) return
       isOver = true
+      if (error instanceof TooManyChunks) request.raw.socket.pause() // to read on would cost the same again
       waiting = undefined
       held?.release()
       done(error, batch)
