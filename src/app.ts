@@ -86,8 +86,8 @@ export async function buildApp(config: Config, options: AppOptions = {}): Promis
   await app.register(auth, { config })
   await app.register(database, { config, timing })
   await app.register(counting, { config, timing })
-  await app.register(readiness)
   await app.register(reporting, { config, timing })
+  await app.register(readiness)
   await app.register(snapshots, { config, timing })
   await app.register(delivery, { config })
 

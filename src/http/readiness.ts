@@ -13,11 +13,12 @@ declare module 'fastify' {
 
 export default fp(
   async (app) => {
-    const { metrics, database, counting, shutdown } = app
+    const { metrics, database, counting, reporting, shutdown } = app
     app.decorate('readiness', {
       reasons() {
         const reasons: string[] = []
         if (!database.isPrepared) reasons.push('the database schema is not in place yet')
+        else if (!reporting.clock.isKnown) reasons.push('this replica is not registered yet')
         if (shutdown.isComing) reasons.push('this replica is about to shut down')
         if (counting.unready) reasons.push(counting.unready)
         return reasons
@@ -27,5 +28,5 @@ export default fp(
       app.readiness.reasons().length === 0 ? 1 : 0,
     )
   },
-  { name: 'readiness', dependencies: ['metrics', 'shutdown', 'database', 'counting'] },
+  { name: 'readiness', dependencies: ['metrics', 'shutdown', 'database', 'counting', 'reporting'] },
 )
