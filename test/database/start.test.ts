@@ -57,7 +57,7 @@ t.test('a REPLICA_NAME that the encoding of the database lacks keeps no usage ou
     const replica = await startReplica(t, latin, { REPLICA_NAME: given, FLUSH_INTERVAL_MS: '10' })
     await replica.send({ logs: logs(3, 2) })
     await until(() => replica.app.counting.tracker.unflushedAge === 0, { what: 'the flush' })
-    t.match(await json(replica.post('/telemetry/snapshot')), { allowed_requests: 3, denied_requests: 2 })
+    t.hasStrict(await json(replica.post('/telemetry/snapshot')), { allowed_requests: 3, denied_requests: 2 })
     const { replicas } = await json<{ replicas: { name: string }[] }>(replica.get('/telemetry/replicas'))
     t.ok(
       replicas.some((known) => known.name === stored),

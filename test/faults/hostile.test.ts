@@ -199,7 +199,7 @@ t.test('malformed requests: no 5xx, and only what was answered 202 is counted', 
       { numRuns, seed },
     )
 
-  const groups = cases({ suite: 60, soak: 250 })
+  const groups = cases({ suite: 30, soak: 250 })
   await run(groups, SEED) // warm: compiled code and pools are no growth
   const before = await usedBytes()
   const growth = []

@@ -10,6 +10,7 @@ import t, { type Test } from 'tap'
 import { pause } from '../../src/async.js'
 import { Client } from '../../src/forwarder/post.js'
 import { type BoundaryConnection, boundaryLogs, connectBoundary, envelopeFrame } from '../helpers/boundary.js'
+import { cases } from '../helpers/effort.js'
 import { type Forwarder, scratch, startForwarder } from '../helpers/forwarder.js'
 import { freePort, startPostgres } from '../helpers/postgres.js'
 import { type ServiceProcess, startProcess } from '../helpers/process.js'
@@ -17,7 +18,7 @@ import { encode } from '../helpers/protobuf.js'
 import { until } from '../helpers/until.js'
 
 const SESSIONS = 200
-const LOGS = 100_000
+const LOGS = cases({ suite: 30_000, soak: 100_000 })
 const FRAME = 10
 /** What a forwarder may hold in memory alone. */
 const WRITTEN_MS = 100
@@ -117,7 +118,7 @@ async function startLossyProxy(t: Test, target: number): Promise<string> {
   return `http://127.0.0.1:${typeof address === 'object' && address ? address.port : 0}`
 }
 
-t.test('200 sessions and 100,000 logs over killed forwarders, replicas and a killed database', async (t) => {
+t.test('200 sessions over killed forwarders, replicas and a killed database', async (t) => {
   const fleet = await startFleet(t)
   if (!(await hasLedger(fleet))) {
     t.pass('this version of the service has no ledger', { skip: true })
