@@ -45,6 +45,7 @@ export async function startReplica(
   t.teardown(() => app.close())
   const url = await app.listen({ host: '127.0.0.1', port: 0 })
   await app.database.prepared
+  await app.reporting.started
   return {
     app,
     url,

@@ -77,6 +77,7 @@ t.test('every metric of the service is exported, with correct values', async (t)
     'boundary_usage_flushes_total{result="failed"} 0',
     'boundary_usage_duplicate_logs_total 0',
     'boundary_usage_missing_logs 0',
+    'boundary_usage_late_replicas 0',
     'boundary_usage_flush_duration_seconds_count 1',
     'boundary_usage_unflushed_requests 0',
     'boundary_usage_unflushed_age_seconds 0',
