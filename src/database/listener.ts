@@ -2,7 +2,7 @@
 
 import { type SQL, sql } from 'drizzle-orm'
 import type { Timing } from '../timing.js'
-import { connectDatabase, type DatabaseTarget, type Executor } from './client.js'
+import { connectDatabase, type Database, type DatabaseTarget, type Executor } from './client.js'
 import { channel } from './locks.js'
 
 export interface ListenerOptions {
@@ -30,7 +30,10 @@ export const notification = (message: SQL): SQL => sql`pg_notify(${channel}, ${m
 export function openListener({ target, timing, onMessage, onLost }: ListenerOptions): Listener {
   let isClosed = false
 
-  function open() {
+  /** The connection that listens, until it is lost: another one that cannot be opened is no loss. */
+  let listening: Database | undefined
+
+  function open(): Database {
     const connection = connectDatabase({
       target,
       poolMax: 1,
@@ -38,7 +41,9 @@ export function openListener({ target, timing, onMessage, onLost }: ListenerOpti
       listening: {
         onnotify: (_channel, message) => onMessage(message),
         onclose: () => {
-          if (current === connection && !isClosed) onLost()
+          if (listening !== connection || isClosed) return
+          listening = undefined
+          onLost()
         },
       },
     })
@@ -50,7 +55,7 @@ export function openListener({ target, timing, onMessage, onLost }: ListenerOpti
     async run(work) {
       const connection = current
       try {
-        return await connection.run((db) =>
+        const result = await connection.run((db) =>
           db.transaction(async (tx) => {
             const [row] = await tx.execute<{ name: string }>(sql`select ${channel} as name`)
             if (!row) throw new Error('SELECT without FROM returned no row')
@@ -58,6 +63,8 @@ export function openListener({ target, timing, onMessage, onLost }: ListenerOpti
             return work(tx)
           }),
         )
+        if (connection === current) listening = connection
+        return result
       } catch (error) {
         // What failed on it may be the connection itself, or a server that is no longer the primary.
         if (current === connection && !isClosed) {

@@ -29,7 +29,8 @@ t.test('with the database away each try is one connection, and all is flushed wh
   for (; flushes.failed < 5; sent++) t.equal((await replica.send()).status, 202)
   const tries = flushes.failed
   const connections = proxy.connections - before
-  t.ok(connections <= tries + 1, `${tries} tries, ${connections} connections, ${sent} batches`)
+  // Heartbeats are tried too, ever less often.
+  t.ok(connections <= 2 * tries + 2, `${tries} tries, ${connections} connections, ${sent} batches`)
 
   proxy.setAway(false)
   await untilFlushed(replica)
