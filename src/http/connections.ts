@@ -1,4 +1,4 @@
-// Bounds what connections cost: near the limit, each new one closes another, first those that presented no credential;
+// Bounds what connections cost: beyond the limit, each new one closes another, first those that presented no credential;
 // and a client that sends many requests without waiting for responses is disconnected.
 
 import type { Socket } from 'node:net'
@@ -15,8 +15,6 @@ const HEAP_SHARE = 0.5
  * once, which can be two thousand.
  */
 const MAX_PIPELINED = 32
-/** From here on, connections are closed to make room. */
-const NEAR = 0.9
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -33,8 +31,6 @@ export default fp<ConnectionLimits>(
   async (app, limits) => {
     const affordable = Math.floor((HEAP_SHARE * getHeapStatistics().heap_size_limit) / BYTES_PER_CONNECTION)
     const { maxConnections = Math.min(MAX_CONNECTIONS, affordable) } = limits
-    const near = Math.floor(NEAR * maxConnections)
-    app.server.maxConnections = maxConnections
 
     /** Each in order: what has been unused for longest is first. */
     const connections = { none: new Set<Socket>(), valid: new Set<Socket>() }
@@ -57,7 +53,7 @@ export default fp<ConnectionLimits>(
         connections.none.delete(socket)
         connections.valid.delete(socket)
       })
-      if (connections.none.size + connections.valid.size > near) makeRoom()
+      if (connections.none.size + connections.valid.size > maxConnections) makeRoom()
     })
 
     function makeRoom(): void {
@@ -84,7 +80,7 @@ export default fp<ConnectionLimits>(
     app.decorate('identifyConnection', (socket) => {
       if (connections.none.delete(socket)) connections.valid.add(socket)
       // The order matters only when connections are about to be closed.
-      else if (connections.valid.size > near / 2 && connections.valid.delete(socket))
+      else if (connections.valid.size > maxConnections / 2 && connections.valid.delete(socket))
         connections.valid.add(socket)
     })
   },

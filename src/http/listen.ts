@@ -78,7 +78,6 @@ export async function listen(
 
 async function forward(app: FastifyInstance, host: string, port: number): Promise<Server> {
   const server = createServer((socket) => app.server.emit('connection', socket))
-  server.maxConnections = app.server.maxConnections
   await bind(server, host, port)
   app.log.info(`Server listening at http://${isIPv6(host) ? `[${host}]` : host}:${port}`)
   return server
