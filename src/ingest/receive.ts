@@ -13,7 +13,7 @@ import type { FastifyRequest } from 'fastify'
 import type { BodyBudget, Held } from '../http/body-budget.js'
 import { BodyTooLarge, InvalidGzip, Overloaded, TooManyChunks } from '../http/errors.js'
 import type { ReceivedBatch } from './batch.js'
-import { readBody } from './body.js'
+import { type Body, readBody } from './body.js'
 import type { Turns } from './turns.js'
 
 /** Parsing so much takes at most a fraction of a millisecond. */
@@ -35,7 +35,7 @@ export function receiver({ budget, turns, limit }: Receiving, parse: Parse) {
     const { headers } = request
     const isGzip = contentEncodings(headers).length > 0
     let held: Held | undefined
-    let waiting: Buffer | undefined
+    let waiting: Body | undefined
     let isOver = false
 
     const finish: Done = (error, batch) => {
@@ -50,10 +50,11 @@ export function receiver({ budget, turns, limit }: Receiving, parse: Parse) {
       held ??= budget.open(senderOf(request), () => cancel(new Overloaded()))
       held.hold(bytes)
     }
-    const parseNow = (body: Buffer) => {
+    const parseNow = (body: Body) => {
       let batch: ReceivedBatch
       try {
-        batch = parse(isGzip ? decompress(body, limit) : body, headers)
+        const bytes = body.bytes()
+        batch = parse(isGzip ? decompress(bytes, limit) : bytes, headers)
       } catch (error) {
         return finish(error as Error)
       }
@@ -68,7 +69,7 @@ export function receiver({ budget, turns, limit }: Receiving, parse: Parse) {
         if (body.length <= SMALL_BYTES && !isGzip) return parseNow(body)
         waiting = body
         cancel = finish
-        onHold(body.length)
+        onHold(body.size)
         turns.take(senderOf(request), () => {
           if (waiting) parseNow(waiting)
         })

@@ -1,5 +1,6 @@
 // Bodies are read whole however their bytes come, hold little more than they are, and end at the limit.
 
+import { randomBytes } from 'node:crypto'
 import { PassThrough, Readable } from 'node:stream'
 import t from 'tap'
 import { readBody } from '../../src/ingest/body.js'
@@ -23,7 +24,7 @@ function readAll(payload: Readable, declaredLength?: number, limit = LIMIT) {
   return new Promise<{ body: Buffer; held: Held }>((resolve, reject) => {
     readBody(payload, { declaredLength: declaredLength?.toString(), limit, onHold }, (error, body) => {
       if (body === undefined) reject(error)
-      else resolve({ body, held })
+      else resolve({ body: body.bytes(), held })
     })
   })
 }
@@ -62,6 +63,28 @@ t.test('small chunks hold no more than twice the bytes that came, and copy each 
   await t.rejects(readAll(more), { statusCode: 400, code: 'TOO_MANY_CHUNKS' })
 })
 
+t.test('a body is the same in chunks of any lengths, of which large ones are not copied', async (t) => {
+  const bytes = randomBytes(LIMIT)
+  const lengths = [1, 255, 300, 16_383, 16_384, 65_536, 200_000]
+  for (const first of lengths)
+    for (const second of lengths) {
+      const chunks: Buffer[] = []
+      for (let at = 0; at < bytes.length / 4 && chunks.length < 4_000; ) {
+        const length = chunks.length % 2 ? second : first
+        chunks.push(bytes.subarray(at, at + length))
+        at += length
+      }
+      const sent = Buffer.concat(chunks)
+      for (const declared of [undefined, sent.length]) {
+        const { body, held } = await readAll(chunked(...chunks), declared)
+        if (!body.equals(sent)) t.fail(`chunks of ${first} and ${second}`)
+        if (held.peak > 2 * sent.length) t.fail(`${held.peak} for ${first} and ${second}`)
+      }
+    }
+  const large = [bytes.subarray(0, 100_000), bytes.subarray(100_000, 250_000)]
+  t.equal((await readAll(chunked(...large), 250_000)).held.peak, 250_000)
+})
+
 t.test('a length that was declared reserves nothing', async (t) => {
   const payload = new PassThrough()
   const read = readAll(payload, LIMIT)
@@ -96,5 +119,5 @@ t.test('a body that is given up while it is read ends with that error, and reads
   })
   for (let n = 0; n < 100; n++) payload.write(Buffer.alloc(10))
   await t.rejects(read, refusal)
-  t.strictSame(sizes, [20, 60, 140])
+  t.strictSame(sizes, [20, 40, 80, 160])
 })
