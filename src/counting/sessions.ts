@@ -50,14 +50,19 @@ export class Sessions {
   #denied = 0
   #repeated = 0
 
-  /** Adds the numbers of a batch; those that arrived before keep their first decision. */
-  add(workspaceId: string, sessionId: string, numbers: Numbers): void {
+  /** The session of that id, which is added if it is new. */
+  find(workspaceId: string, sessionId: string): Session {
     const id = workspaceId + sessionId
     let session = this.#sessions.get(id)
     if (!session) {
       session = new Session(workspaceId, sessionId)
       this.#sessions.set(id, session)
     }
+    return session
+  }
+
+  /** Adds the numbers of a batch; those that arrived before keep their first decision. */
+  add(session: Session, numbers: Numbers): void {
     const before = { runs: session.runs, allowed: session.allowed, denied: session.denied }
     this.#repeated += session.add(numbers)
     this.#runs += session.runs - before.runs
@@ -116,6 +121,8 @@ export class Session {
 
   readonly workspaceId: string
   readonly sessionId: string
+  /** The owner of its last batch whose ids all joined the distinct counts. */
+  ownerId: string | undefined
 
   constructor(workspaceId: string, sessionId: string) {
     this.workspaceId = workspaceId
@@ -198,26 +205,25 @@ export class Session {
 }
 
 /** One ascending list of the runs of all decisions, each followed by its decision's index. */
-function tagged(numbers: Numbers): number[] {
-  const { allowed, denied, skipped } = numbers
-  const lists = [allowed, denied, skipped]
-  const next = [0, 0, 0]
+function tagged({ allowed, denied, skipped }: Numbers): number[] {
   const runs: number[] = []
+  let a = 0
+  let d = 0
+  let s = 0
   for (;;) {
-    let first = Infinity
-    let decision = -1
-    for (let d = 0; d < 3; d++) {
-      const candidate = lists[d]?.[next[d] ?? 0] ?? Infinity
-      if (candidate < first) {
-        first = candidate
-        decision = d
-      }
-    }
-    const list = lists[decision]
-    if (!list) return runs
-    const index = next[decision] ?? 0
-    runs.push(first, at(list, index + 1), decision)
-    next[decision] = index + 2
+    const nextAllowed = a < allowed.length ? at(allowed, a) : Infinity
+    const nextDenied = d < denied.length ? at(denied, d) : Infinity
+    const nextSkipped = s < skipped.length ? at(skipped, s) : Infinity
+    if (nextAllowed < nextDenied && nextAllowed < nextSkipped) {
+      runs.push(nextAllowed, at(allowed, a + 1), 0)
+      a += 2
+    } else if (nextDenied < nextSkipped) {
+      runs.push(nextDenied, at(denied, d + 1), 1)
+      d += 2
+    } else if (nextSkipped < Infinity) {
+      runs.push(nextSkipped, at(skipped, s + 1), 2)
+      s += 2
+    } else return runs
   }
 }
 

@@ -114,11 +114,14 @@ export class Tracker {
     session?: { readonly id: string; readonly numbers: Numbers },
     admit: (kind: Kind) => boolean = () => true,
   ): void {
-    if (allowed + denied > 0) {
-      this.#add('workspaces', workspaceId, admit)
-      this.#add('users', ownerId, admit)
+    const known = session && this.#pending.sessions.find(workspaceId, session.id)
+    // The ids of a session's batch before are pending too.
+    if (allowed + denied > 0 && (known === undefined || known.ownerId !== ownerId)) {
+      const isWorkspaceCounted = this.#add('workspaces', workspaceId, admit)
+      const isOwnerCounted = this.#add('users', ownerId, admit)
+      if (known && isWorkspaceCounted && isOwnerCounted) known.ownerId = ownerId
     }
-    if (session) this.#pending.sessions.add(workspaceId, session.id, session.numbers)
+    if (known && session) this.#pending.sessions.add(known, session.numbers)
     else {
       this.#pending.allowed += allowed
       this.#pending.denied += denied
@@ -126,12 +129,14 @@ export class Tracker {
     this.#pending.since ??= this.#now()
   }
 
-  #add(kind: Kind, id: string, admit: (kind: Kind) => boolean): void {
-    if (this.#pending.ids[kind].has(id)) return // the period holds every pending id
+  /** Returns false if the id was refused. */
+  #add(kind: Kind, id: string, admit: (kind: Kind) => boolean): boolean {
+    if (this.#pending.ids[kind].has(id)) return true // the period holds every pending id
     const position = this.#period[kind].position(id) ?? this.#hash?.(id)
-    if (this.#period[kind].isNew(id, position) && !admit(kind)) return
+    if (this.#period[kind].isNew(id, position) && !admit(kind)) return false
     if (this.#period[kind].add(id, position)) this.#pending.hasNewIds = true
     this.#pending.ids[kind].add(id, position)
+    return true
   }
 
   /**

@@ -66,9 +66,9 @@ t.test('runs are maximal, whatever the order in which their numbers arrive', asy
 
 t.test('the totals are those of the sessions', async (t) => {
   const sessions = new Sessions()
-  sessions.add('w1', 's', { allowed: [0, 10], denied: [10, 12], skipped: [12, 13] })
-  sessions.add('w2', 's', { allowed: [0, 5], denied: [], skipped: [] })
-  sessions.add('w1', 's', { allowed: [5, 11], denied: [12, 14], skipped: [0, 3] })
+  sessions.add(sessions.find('w1', 's'), { allowed: [0, 10], denied: [10, 12], skipped: [12, 13] })
+  sessions.add(sessions.find('w2', 's'), { allowed: [0, 5], denied: [], skipped: [] })
+  sessions.add(sessions.find('w1', 's'), { allowed: [5, 11], denied: [12, 14], skipped: [0, 3] })
   t.strictSame(
     [sessions.size, sessions.allowed, sessions.denied, sessions.repeated],
     [2, 15, 3, 7],
@@ -84,14 +84,16 @@ t.test('repetitions take no memory', async (t) => {
 
 t.test('many runs make a flush due, and more of them are refused', async (t) => {
   const one = new Sessions()
-  for (let n = 0; n < 249; n++) one.add('w', 's', { allowed: [n * 2, n * 2 + 1], denied: [], skipped: [] })
+  for (let n = 0; n < 249; n++)
+    one.add(one.find('w', 's'), { allowed: [n * 2, n * 2 + 1], denied: [], skipped: [] })
   t.equal(one.isFlushDue, false)
-  one.add('w', 's', { allowed: [1_000, 1_001], denied: [], skipped: [] })
+  one.add(one.find('w', 's'), { allowed: [1_000, 1_001], denied: [], skipped: [] })
   t.equal(one.isFlushDue, true, 'at 250 runs of one session')
 
   const many = new Sessions()
   const fill = (from: number, to: number) => {
-    for (let n = from; n < to; n++) many.add('w', `s${n}`, { allowed: [0, 10], denied: [], skipped: [] })
+    for (let n = from; n < to; n++)
+      many.add(many.find('w', `s${n}`), { allowed: [0, 10], denied: [], skipped: [] })
   }
   fill(0, 19_999)
   t.equal(many.isFlushDue, false)
