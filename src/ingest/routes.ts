@@ -24,6 +24,16 @@ const MAX_LARGEST_BODIES = 64
 /** Where only small bodies are allowed, there may be many. */
 const MIN_BUDGET_BYTES = 16 * 1_048_576
 
+const REQUEST_SCHEMA = {
+  headers: IdentityHeadersSchema,
+  body: {
+    content: {
+      [JSON_TYPE]: { schema: ref(BatchSchema) },
+      [PROTOBUF_TYPE]: { schema: ref(ProtobufBatchSchema) },
+    },
+  },
+}
+
 /** The result of a batch, by the status of its response. */
 const RESULTS = {
   202: 'accepted',
@@ -92,13 +102,6 @@ export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config; timing: T
         'must contain workspace_id and owner_id in the body, and protobuf requires both in its headers.',
       tags: ['agent'],
       security: [{ agent: [] }],
-      headers: IdentityHeadersSchema,
-      body: {
-        content: {
-          [JSON_TYPE]: { schema: ref(BatchSchema) },
-          [PROTOBUF_TYPE]: { schema: ref(ProtobufBatchSchema) },
-        },
-      },
       response: responses(
         202,
         ref(AcceptedSchema),
@@ -114,8 +117,8 @@ export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config; timing: T
         504,
       ),
     },
-    // The parsers have validated the body and the headers.
-    validatorCompiler: () => () => true,
+    // Only for the document: the parsers validate the body and the headers.
+    config: { swaggerTransform: ({ schema, url }) => ({ schema: { ...schema, ...REQUEST_SCHEMA }, url }) },
     // Not async: a promise only if there is something to wait for.
     handler: (request, reply) => {
       const received = request.body as ReceivedBatch | undefined
