@@ -227,6 +227,8 @@ export class JsonScanner {
     this.#hasEscapes = false
     let at = start + 1
     for (;;) {
+      while (at <= lastWord - 4 && !hasSpecialBytes(view.getInt32(at, true), view.getInt32(at + 4, true)))
+        at += 8
       for (; at <= lastWord; at += 4) {
         const special = specialBytes(view.getInt32(at, true))
         if (special !== 0) {
@@ -477,6 +479,13 @@ function specialBytes(word: number): number {
   const isQuoteOrBelow = (word ^ 0x02_02_02_02) - 0x21_21_21_21
   const isBackslash = (word ^ 0x5c_5c_5c_5c) - 0x01_01_01_01
   return (isQuoteOrBelow | isBackslash | word) & 0x80_80_80_80
+}
+
+/** Whether specialBytes() of either is not 0. */
+function hasSpecialBytes(word: number, next: number): boolean {
+  const isQuoteOrBelow = ((word ^ 0x02_02_02_02) - 0x21_21_21_21) | ((next ^ 0x02_02_02_02) - 0x21_21_21_21)
+  const isBackslash = ((word ^ 0x5c_5c_5c_5c) - 0x01_01_01_01) | ((next ^ 0x5c_5c_5c_5c) - 0x01_01_01_01)
+  return ((isQuoteOrBelow | isBackslash | word | next) & 0x80_80_80_80) !== 0
 }
 
 /** The UTF-16 code unit that four hexadecimal digits stand for; more than 16 bits if one of them is none. */
