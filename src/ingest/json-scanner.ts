@@ -173,8 +173,8 @@ export class JsonScanner {
   }
 
   #name(at: number): number {
-    if (this.#byte(at) !== QUOTE) this.#unexpected(at, 'a name in double quotes')
-    return this.string(at)
+    const end = this.string(at)
+    return end === NONE ? this.#unexpected(at, 'a name in double quotes') : end
   }
 
   #colon(start: number): number {
@@ -220,8 +220,9 @@ export class JsonScanner {
     return at === NONE ? NONE : at + 1
   }
 
-  /** Reads a string whose opening quote is here. */
+  /** Reads a string; -1 if there is none. */
   string(start: number): number {
+    if (this.#byte(start) !== QUOTE) return NONE
     const view = this.#view
     const lastWord = this.#end - 4
     this.#hasEscapes = false
@@ -359,14 +360,11 @@ export class JsonScanner {
     return value
   }
 
-  /** Whether it was `true` that ends here, and not `false`. */
-  isTrue(end: number): boolean {
-    return this.#byte(end - 4) === LOWER_T
-  }
-
-  /** Reads `true` or `false`, of which the first letter is here. */
+  /** Reads `true` or `false`; -1 if neither begins here. The former is four bytes long. */
   boolean(at: number): number {
-    return this.#byte(at) === LOWER_T ? this.#word(at, TRUE) : this.#word(at + 1, ALSE)
+    const byte = this.#byte(at)
+    if (byte === LOWER_T) return this.#word(at, TRUE)
+    return byte === LOWER_F ? this.#word(at + 1, ALSE) : NONE
   }
 
   #word(at: number, word: number): number {
@@ -428,15 +426,6 @@ export class JsonScanner {
     if (byte === LOWER_T || byte === LOWER_F) return this.boolean(at)
     if (byte === LOWER_N) return this.#word(at, NULL)
     return this.#unexpected(at, 'a value')
-  }
-
-  isString(at: number): boolean {
-    return this.#byte(at) === QUOTE
-  }
-
-  isBoolean(at: number): boolean {
-    const byte = this.#byte(at)
-    return byte === LOWER_T || byte === LOWER_F
   }
 
   isNumber(at: number): boolean {

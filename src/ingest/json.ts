@@ -110,8 +110,9 @@ class JsonReader {
         if (seen & (1 << member)) refuseSecond(LOG_MEMBERS, member)
         seen |= 1 << member
         if (member === LOG.allowed) {
-          end = this.#boolean(member, valueAt)
-          isAllowed = json.isTrue(end)
+          end = json.boolean(valueAt)
+          if (end < 0) this.#refuse(valueAt, pointer(LOG_MEMBERS, member), 'a boolean')
+          isAllowed = end === valueAt + 4
         } else if (member === LOG.time) end = this.#time(member, valueAt)
         else if (member === LOG.httpRequest) end = this.#request(valueAt)
         else {
@@ -152,8 +153,8 @@ class JsonReader {
   }
 
   #string(members: Members, member: number, at: number): number {
-    if (!this.#json.isString(at)) this.#refuse(at, pointer(members, member), 'a string')
-    return this.#json.string(at)
+    const end = this.#json.string(at)
+    return end < 0 ? this.#refuse(at, pointer(members, member), 'a string') : end
   }
 
   /** Returns the id in lower case. */
@@ -170,11 +171,6 @@ class JsonReader {
     if (!isDateTimeAt(bytes, from, to))
       throw new InvalidBody(`${pointer(LOG_MEMBERS, member)} must be an RFC 3339 date-time`)
     return end
-  }
-
-  #boolean(member: number, at: number): number {
-    if (!this.#json.isBoolean(at)) this.#refuse(at, pointer(LOG_MEMBERS, member), 'a boolean')
-    return this.#json.boolean(at)
   }
 
   #number(member: number, at: number): number {
