@@ -2,9 +2,10 @@
 // content. After damage, reading goes on at the next marker whose record is whole.
 
 import { crc32 } from 'node:zlib'
+import { WireError } from '../wire.js'
 import { type Ids, UUID } from './credentials.js'
 import type { Entry } from './store.js'
-import { readLogs, WireError } from './wire.js'
+import { readLogs } from './wire.js'
 
 const VERSION = 1
 const MARKER = Buffer.from('BUsp')

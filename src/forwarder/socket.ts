@@ -8,13 +8,14 @@ import { createServer, type Server, type Socket } from 'node:net'
 import { basename, dirname, join } from 'node:path'
 import { setImmediate as nextTurn } from 'node:timers/promises'
 import { pause } from '../async.js'
+import { WireError } from '../wire.js'
 import { type Ids, UUID } from './credentials.js'
 import { type Frame, FrameError, FrameReader } from './frames.js'
 import { type Log, Trouble } from './log.js'
 import type { Store } from './store.js'
 import type { Branch, Tee } from './tee.js'
 import type { Totals } from './totals.js'
-import { MAX_NUMBER, numbered, readMessage, WireError, type Log as WireLog } from './wire.js'
+import { MAX_NUMBER, numbered, readMessage, type Log as WireLog } from './wire.js'
 
 const MAX_CONNECTIONS = 256
 /** How often to look whether the socket's file is still there. */

@@ -2,7 +2,8 @@
 
 import t from 'tap'
 import { FrameError, FrameReader } from '../../src/forwarder/frames.js'
-import { batchOf, MAX_NUMBER, numbered, readLogs, readMessage, WireError } from '../../src/forwarder/wire.js'
+import { batchOf, MAX_NUMBER, numbered, readLogs, readMessage } from '../../src/forwarder/wire.js'
+import { WireError } from '../../src/wire.js'
 import { boundaryLogs, envelopeFrame, frameOf, plainFrame } from '../helpers/boundary.js'
 import { decodeLogs, encode } from '../helpers/protobuf.js'
 
