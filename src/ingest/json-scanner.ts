@@ -228,14 +228,18 @@ export class JsonScanner {
     this.#hasEscapes = false
     let at = start + 1
     for (;;) {
-      while (at <= lastWord - 4 && !hasSpecialBytes(view.getInt32(at, true), view.getInt32(at + 4, true)))
-        at += 8
       for (; at <= lastWord; at += 4) {
         const special = specialBytes(view.getInt32(at, true))
         if (special !== 0) {
           at += (31 - Math.clz32(special & -special)) >> 3
           break
         }
+        // Most strings are short; in others, two words are checked at once.
+        while (
+          at <= lastWord - 8 &&
+          !hasSpecialBytes(view.getInt32(at + 4, true), view.getInt32(at + 8, true))
+        )
+          at += 8
       }
       const byte = this.#byte(at)
       if (byte === QUOTE) return at + 1
