@@ -204,22 +204,25 @@ t.test('three replicas started at once on an empty database all become ready', a
     'every migration ran once',
   )
   for (const service of services) {
-    const { replicas } = await listReplicas(service)
+    const replicas = await listReplicas(service, 3)
     t.strictSame(replicas.map(({ name }) => name).sort(), ['a', 'b', 'c'])
     t.equal(new Set(replicas.map(({ replica_id }) => replica_id)).size, 3)
   }
 })
 
-/** Once all three have registered, which each does right after it has become ready. */
-async function listReplicas(
-  service: ServiceProcess,
-): Promise<{ replicas: { name: string; replica_id: string }[] }> {
+interface ListedReplica {
+  name: string
+  replica_id: string
+}
+
+/** Once so many replicas have registered, which each does right after it has become ready. */
+async function listReplicas(service: ServiceProcess, number: number): Promise<ListedReplica[]> {
   return until(
     async () => {
-      const list = await json<Awaited<ReturnType<typeof listReplicas>>>(service.get('/telemetry/replicas'))
-      return list.replicas.length >= 3 && list
+      const { replicas } = await json<{ replicas: ListedReplica[] }>(service.get('/telemetry/replicas'))
+      return replicas.length >= number && replicas
     },
-    { what: 'three replicas to be listed' },
+    { what: `${number} replicas to be listed` },
   )
 }
 
@@ -251,9 +254,8 @@ t.test('.env in the working directory is read, and environment variables overrid
   }
   const service = await startProcess(t, { DATABASE_URL: url, REPLICA_NAME: 'from-outside' }, options)
   t.equal((await service.get('/metrics')).status, 401, 'a token of the file holds')
-  const { replicas } = await json<{ replicas: { name: string }[] }>(service.get('/telemetry/replicas'))
   t.strictSame(
-    replicas.map(({ name }) => name),
+    (await listReplicas(service, 1)).map(({ name }) => name),
     ['from-outside'],
   )
 })

@@ -129,7 +129,13 @@ t.test('replicas are listed with name, version, start and last flush', async (t)
   const second = await startReplica(t, url, { REPLICA_NAME: 'second' })
   await second.send()
   await second.app.counting.flush()
-  const { replicas } = await json<{ replicas: Record<string, unknown>[] }>(first.get('/telemetry/replicas'))
+  const replicas = await until(
+    async () => {
+      const list = await json<{ replicas: Record<string, unknown>[] }>(first.get('/telemetry/replicas'))
+      return list.replicas.length === 2 && list.replicas
+    },
+    { what: 'both to register' },
+  )
   const { replicaId, version } = first.app.counting.replica
   t.hasStrict(replicas, [
     { replica_id: replicaId, name: 'first', version, last_flush_at: null },
