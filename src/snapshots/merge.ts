@@ -109,6 +109,6 @@ export interface NewIds {
 export function newIds(merged: Merged, before: number | null, after: number | null): NewIds {
   const distinct = distinctCount(merged)
   const added = (after ?? 0) - (before ?? 0) + merged.unsketched
-  const count = before === null ? distinct : Math.max(0, Math.min(distinct, added))
+  const count = before ? Math.max(0, Math.min(distinct, added)) : distinct
   return { count, error: Math.round(differenceError(before ?? 0, count)) }
 }

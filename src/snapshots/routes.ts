@@ -241,15 +241,15 @@ function toCsv(intervals: IntervalUsage[]): string {
     'snapshots',
     'unique_workspaces',
     'unique_users',
-    'new_workspaces',
-    'new_users',
-    'new_workspaces_error',
-    'new_users_error',
     'allowed_requests',
     'denied_requests',
     'duplicate_requests',
     'missing_requests',
     'recovered_requests',
+    'new_workspaces',
+    'new_users',
+    'new_workspaces_error',
+    'new_users_error',
   ] as const
   const text = (value: Date | number | null) =>
     value instanceof Date ? value.toISOString() : String(value ?? '')

@@ -99,8 +99,14 @@ const usage = {
   unique_users: count('Distinct users; one who is in several snapshots counts once.'),
   new_workspaces: nullable(count('Workspaces that are in no earlier day on record; null by hour.')),
   new_users: nullable(count('Users who are in no earlier day on record; null by hour.')),
-  new_workspaces_error: nullable(count('Standard error of new_workspaces; null by hour.')),
-  new_users_error: nullable(count('Standard error of new_users; null by hour.')),
+  new_workspaces_error: nullable(
+    count('Standard error of new_workspaces, as for new_users_error; null by hour.'),
+  ),
+  new_users_error: nullable(
+    count(
+      'Standard error of new_users. After 100,000 users it is 10 for up to 10 new ones, and 97 for 1,000. Null by hour.',
+    ),
+  ),
   allowed_requests: count('Allowed requests.'),
   denied_requests: count('Denied requests.'),
   ...sessionCounts,

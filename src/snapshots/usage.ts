@@ -101,9 +101,8 @@ export async function readUsage(
 
 /** All parts within the range, from snapshots alone. */
 function snapshotsIn({ from, to, by }: UsageRange): SQL {
-  const end = sql`period_end - interval '1 millisecond'`
   return sql`
-    select date_trunc(${by}, (${end}) at time zone 'UTC') as start, true as counts, ${snapshotAsDay}
+    select date_trunc(${by}, (period_end - interval '1 millisecond') at time zone 'UTC') as start, true as counts, ${snapshotAsDay}
     from telemetry_snapshots where period_end > ${timestamp(from)} and period_end <= ${timestamp(to)}`
 }
 

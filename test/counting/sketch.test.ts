@@ -3,7 +3,7 @@
 import { randomBytes, randomUUID } from 'node:crypto'
 import fc from 'fast-check'
 import t from 'tap'
-import { BUCKETS, RANKS, Sketch, sketchHash } from '../../src/counting/sketch.js'
+import { BUCKETS, differenceError, RANKS, Sketch, sketchHash } from '../../src/counting/sketch.js'
 import { cases } from '../helpers/effort.js'
 
 /** The positions of an ideal hash, from a seed (xoshiro128**). */
@@ -58,6 +58,35 @@ t.test('up to 100 ids the estimate is within 1 of the truth in at least 95 % of 
       if (Math.abs(sketchOf(count, seed).estimate() - count) <= 1) near++
     t.ok(near / trials >= 0.95, `${count} ids: ${near} of ${trials}`)
   }
+})
+
+t.test('the standard error of a difference is what it turns out to be', async (t) => {
+  for (const [before, added, trials] of [
+    [1_000, 1_000, cases({ suite: 200, soak: 1_000 })],
+    [10_000, 10, cases({ suite: 300, soak: 1_000 })],
+    [10_000, 1_000, cases({ suite: 200, soak: 1_000 })],
+    [100_000, 1_000, cases({ suite: 40, soak: 300 })],
+  ] as const) {
+    let squares = 0
+    for (let trial = 1; trial <= trials; trial++) {
+      const sketch = new Sketch()
+      const position = randomPositions(trial)
+      for (let n = 0; n < before; n++) sketch.add(position())
+      const earlier = sketch.estimate()
+      for (let n = 0; n < added; n++) sketch.add(position())
+      squares += (sketch.estimate() - earlier - added) ** 2
+    }
+    const found = Math.sqrt(squares / trials)
+    const stated = differenceError(before, added)
+    // Four standard deviations of a standard deviation of so many trials.
+    t.ok(
+      Math.abs(found / stated - 1) < 4 / Math.sqrt(2 * trials) + 0.05,
+      `${before} and ${added}: ${found}, stated ${stated}`,
+    )
+  }
+  t.ok(differenceError(100_000, 0) > 8, 'of few ids none may set a bit')
+  t.equal(Math.round(differenceError(0, 1_000)), 5, 'that of the estimate itself')
+  t.equal(differenceError(Number.MAX_SAFE_INTEGER, 5), 5, 'a full sketch tells nothing')
 })
 
 t.test('a merge is the sketch of the union, in any order and any number of times', async (t) => {

@@ -10,6 +10,7 @@ import type { Tracker } from '../../src/counting/tracker.js'
 import { connectDatabase, type Database } from '../../src/database/client.js'
 import { readSketchKey } from '../../src/database/settings.js'
 import { claimDelivery, recordDelivery } from '../../src/delivery/queue.js'
+import { DAY_MS } from '../../src/snapshots/calendar.js'
 import { findSnapshot, listReplicas, listSnapshots } from '../../src/snapshots/history.js'
 import { previewSnapshot, takeSnapshot } from '../../src/snapshots/snapshot.js'
 import { readUsage } from '../../src/snapshots/usage.js'
@@ -147,6 +148,15 @@ async function checkPeriod(t: Test, database: Database, sql: postgres.Sql): Prom
   const start = new Date(Date.UTC(to.getUTCFullYear(), to.getUTCMonth()))
   t.strictSame(usage.buckets.at(-1)?.start, start)
   t.equal(usage.buckets.at(-1)?.allowed_requests, 9)
+
+  const firstOfDays = new Date(Math.floor((to.getTime() - 1) / DAY_MS) * DAY_MS)
+  const wholeDay = { from: firstOfDays, to: new Date(firstOfDays.getTime() + DAY_MS), by: 'day' } as const
+  const day = await database.run((db) => readUsage(db, wholeDay))
+  const [ofDay] = await sql<{ snapshots: number; allowed: number }[]>`
+    select snapshots, allowed_requests::float8 as allowed from telemetry_days
+    where extract(epoch from day) * 1000 = ${firstOfDays.getTime()}`
+  t.hasStrict(day.buckets, [{ snapshots: ofDay?.snapshots, allowed_requests: ofDay?.allowed }])
+  t.ok(Number(ofDay?.snapshots) > 0, 'the day is on record')
 
   const replicas = await database.run(listReplicas)
   t.strictSame(

@@ -9,6 +9,7 @@ import t from 'tap'
 import { migrate } from '../../src/database/migrate.js'
 import { testDatabase } from '../helpers/database.js'
 import { allowedLog, json, logs, startReplica } from '../helpers/replica.js'
+import { until } from '../helpers/until.js'
 
 async function migrateBefore(sql: postgres.Sql): Promise<void> {
   const folder = new URL('../../drizzle/', import.meta.url)
@@ -100,6 +101,17 @@ t.test(
     const usage = await json<{ total: unknown }>(replica.get('/telemetry/usage'))
     t.hasStrict(usage.total, { snapshots: 3, allowed_requests: 129, denied_requests: 11 })
     t.equal((await sql`select count(*)::int as n from telemetry_snapshots`)[0]?.n, 3)
+
+    await replica.post('/telemetry/snapshot')
+    await until(
+      async () => {
+        const [row] =
+          await sql`select sum(snapshots)::int as n, sum(allowed_requests)::int as allowed from telemetry_days`
+        return row?.n === 4 && row.allowed === 132
+      },
+      { what: 'its history, and what the version before added, in days' },
+    )
+    t.equal((await sql`select 1 from telemetry_snapshots where not in_days`).length, 0)
   },
 )
 

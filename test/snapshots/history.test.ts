@@ -165,9 +165,10 @@ t.test('the route answers JSON or CSV, with defaults, and says what is wrong wit
   t.equal(
     await csv.text(),
     [
-      'start,end,snapshots,unique_workspaces,unique_users,new_workspaces,new_users,new_workspaces_error,' +
-        'new_users_error,allowed_requests,denied_requests,duplicate_requests,missing_requests,recovered_requests',
-      '2026-03-01T00:00:00.000Z,2026-03-02T00:00:00.000Z,1,2,2,2,2,0,0,10,1,3,2,4',
+      'start,end,snapshots,unique_workspaces,unique_users,allowed_requests,denied_requests,' +
+        'duplicate_requests,missing_requests,recovered_requests,' +
+        'new_workspaces,new_users,new_workspaces_error,new_users_error',
+      '2026-03-01T00:00:00.000Z,2026-03-02T00:00:00.000Z,1,2,2,10,1,3,2,4,2,2,0,0',
       '2026-03-02T00:00:00.000Z,2026-03-03T00:00:00.000Z,0,0,0,0,0,0,0,0,0,0,0,0',
       '',
     ].join('\r\n'),
@@ -179,7 +180,7 @@ t.test('the route answers JSON or CSV, with defaults, and says what is wrong wit
   )
   t.equal(
     (await hourly.text()).split('\r\n')[1],
-    '2026-03-01T09:00:00.000Z,2026-03-01T10:00:00.000Z,1,2,2,,,,,10,1,3,2,4',
+    '2026-03-01T09:00:00.000Z,2026-03-01T10:00:00.000Z,1,2,2,10,1,3,2,4,,,,',
     'by hour, new ids are not reported',
   )
 
