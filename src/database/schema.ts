@@ -145,7 +145,7 @@ export const telemetrySnapshots = pgTable(
   ],
 )
 
-/** One row per day: its snapshots, merged. */
+/** One row per day: its snapshots, merged. The sketches are stored uncompressed, 48 KB a day. */
 export const telemetryDays = pgTable('telemetry_days', {
   /** In UTC. A snapshot belongs to the day of the last millisecond of its period. */
   day: date({ mode: 'string' }).primaryKey(),
