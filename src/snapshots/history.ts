@@ -70,11 +70,23 @@ const replicaState = sql<(typeof REPLICA_STATES)[number]>`case
   when ${boundaryUsageReplicas.seen_at} > now() - interval '1 minute' then 'live'
   else 'silent' end`
 
+/** Whether it has flushed usage of the current period. */
+const isReporting = sql<boolean>`${boundaryUsageReplicas.replica_id} in (select replica_id from boundary_usage_stats)`
+
 /** The registered replicas, oldest first: the newest MAX_REPLICAS of them. */
 export async function listReplicas(db: Executor) {
   const { replica_id, name, version, started_at, last_flush_at, seen_at } = boundaryUsageReplicas
   const newestFirst = await db
-    .select({ replica_id, name, version, started_at, last_flush_at, seen_at, state: replicaState })
+    .select({
+      replica_id,
+      name,
+      version,
+      started_at,
+      last_flush_at,
+      seen_at,
+      state: replicaState,
+      reporting: isReporting,
+    })
     .from(boundaryUsageReplicas)
     .orderBy(desc(boundaryUsageReplicas.started_at), desc(boundaryUsageReplicas.replica_id))
     .limit(MAX_REPLICAS)

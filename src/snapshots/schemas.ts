@@ -142,6 +142,7 @@ export const ReplicaListSchema = Type.Object(
           last_flush_at: nullable(time('Null before the first flush.')),
           seen_at: nullable(time('The last heartbeat; null for a version that sends none.')),
           state: oneOf(REPLICA_STATES),
+          reporting: Type.Boolean({ description: 'Whether it has flushed usage of the current period.' }),
         },
         { title: 'Replica' },
       ),
