@@ -1,5 +1,6 @@
 // The OpenAPI document: /openapi.json, and a browsable version at /docs.
 
+import { readFile } from 'node:fs/promises'
 import type { ServerResponse } from 'node:http'
 import swaggerUi from '@fastify/swagger-ui'
 import type { FastifyPluginAsync } from 'fastify'
@@ -18,7 +19,16 @@ export const docs: FastifyPluginAsync = async (app) => {
     done()
   })
 
-  await app.register(swaggerUi, { routePrefix: '/docs', staticCSP: true })
+  const icon = await readFile(new URL('../page/assets/icon.svg', import.meta.url))
+  await app.register(swaggerUi, {
+    routePrefix: '/docs',
+    staticCSP: true,
+    uiConfig: { layout: 'BaseLayout' }, // without the top bar, whose logo is Swagger's
+    theme: {
+      title: 'boundary-usage API',
+      favicon: [{ filename: 'icon.svg', rel: 'icon', type: 'image/svg+xml', sizes: 'any', content: icon }],
+    },
+  })
 
   app.get(
     '/openapi.json',
