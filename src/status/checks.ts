@@ -64,7 +64,7 @@ function checkFlushes({ name, unflushedRequests, unflushedAgeMs, flushIntervalMs
   return [
     !isStale,
     `This replica (${name}) has not flushed ${counted(unflushedRequests, 'request')}, ` +
-      `the oldest since ${inWords(unflushedAgeMs)}; ${interval}.`,
+      `the oldest ${inWords(unflushedAgeMs)} old; ${interval}.`,
   ]
 }
 
@@ -78,7 +78,7 @@ function checkReplicas(
   const names = silent_names.join(', ') + (silent > silent_names.length ? ', …' : '')
   return [
     false,
-    `${counted(silent, 'replica')} ${be(silent)} silent (${names}), the latest since ${inWords(silent_for_ms ?? 0)}; ` +
+    `${counted(silent, 'replica')} ${be(silent)} silent (${names}), the last heartbeat ${inWords(silent_for_ms ?? 0)} ago; ` +
       `${counted(live, 'replica')} ${be(live)} live.`,
   ]
 }

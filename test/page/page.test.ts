@@ -1,21 +1,30 @@
 // The status page in a browser.
 
 import { randomUUID } from 'node:crypto'
-import type { Browser, Page } from 'playwright-core'
-import t, { type Test } from 'tap'
+import type { Browser } from 'playwright-core'
+import t from 'tap'
 import { startProxy } from '../faults/proxy.js'
 import { startChromium, withoutChromium } from '../helpers/chromium.js'
 import { lockSnapshots, testDatabase } from '../helpers/database.js'
 import { recordSnapshot } from '../helpers/history.js'
+import {
+  ADMIN,
+  asAdmin,
+  asAgent,
+  enter,
+  focused,
+  isWide,
+  openPage,
+  says,
+  shown,
+  TOKENS,
+  text,
+  upToDate,
+} from '../helpers/page.js'
 import { freePort } from '../helpers/postgres.js'
 import { startProcess } from '../helpers/process.js'
 import { deniedLog, json, logs, type SnapshotJson, startReplica } from '../helpers/replica.js'
 
-const AGENT = 'agent-token-agent-token-1'
-const ADMIN = 'admin-token-admin-token-1'
-const TOKENS = { AGENT_TOKENS: AGENT, ADMIN_TOKENS: ADMIN }
-const asAgent = { authorization: `Bearer ${AGENT}` }
-const asAdmin = { authorization: `Bearer ${ADMIN}` }
 const HOUR_MS = 3_600_000
 
 const skip = withoutChromium()
@@ -25,60 +34,19 @@ t.before(async () => {
   if (!skip) browser = await startChromium(t)
 })
 
-/** Opens the page; the test fails if the browser then reports an error or a violation of the policy. */
-async function openPage(t: Test, url: string, width = 1280): Promise<Page> {
-  const page = await browser.newPage({
-    viewport: { width, height: 900 },
-    locale: 'en-GB',
-    timezoneId: 'Asia/Kolkata',
-  })
-  const complain = (what: string) => t.fail(`the browser complains: ${what}`)
-  page.on('pageerror', ({ message }) => complain(message))
-  page.on('console', (message) => {
-    // The browser also logs every error response; the test decides whether it was expected.
-    if (message.type() !== 'log' && !message.text().startsWith('Failed to load resource'))
-      complain(message.text())
-  })
-  page.on('request', (request) => {
-    if (new URL(request.url()).origin !== new URL(url).origin) complain(`asked ${request.url()}`)
-    if (request.url().includes('token-')) complain(`a token is in ${request.url()}`)
-  })
-  await page.clock.install()
-  await page.goto(url)
-  t.teardown(() => page.close())
-  return page
-}
-
-async function enter(page: Page, token: string): Promise<void> {
-  await page.getByLabel('Token', { exact: true }).fill(token)
-  await page.keyboard.press('Enter')
-}
-
-const upToDate = (page: Page) => says(page, 'status', /^Up to date$/)
-
-/** Waits until the element of that id says it. */
-async function says(page: Page, id: string, text: RegExp | string): Promise<void> {
-  await page.locator(`#${id}`).filter({ hasText: text, visible: true }).waitFor({ timeout: 20_000 })
-}
-
-const text = (page: Page, id: string) => page.locator(`#${id}`).innerText()
-const shown = (n: number) => new Intl.NumberFormat('en-GB').format(n)
-const isWide = (page: Page) => page.evaluate('document.documentElement.scrollWidth > innerWidth')
-const focused = (page: Page) => page.evaluate('document.activeElement.id || document.activeElement.value')
-
 t.test(
-  'the page asks for a token, explains why one is rejected, and keeps it only in memory',
+  'the page asks for a token, explains why one is rejected, and keeps it only in memory unless asked to',
   { skip },
   async (t) => {
     const { url } = await testDatabase(t)
     const replica = await startReplica(t, url, TOKENS)
-    const page = await openPage(t, replica.url)
+    const page = await openPage(t, browser, replica.url)
     await says(page, 'status', 'Admin token required')
     t.equal(await text(page, 'rejection'), '', 'nothing has been rejected yet')
     for (const [token, reason] of [
       ['wrong-token-wrong-token-1', /Unknown token/],
       ['no header can hold this: é', /Unknown token/],
-      [AGENT, /is an agent token/],
+      [TOKENS.AGENT_TOKENS, /is an agent token/],
     ] as const) {
       await enter(page, token)
       await says(page, 'rejection', reason)
@@ -95,6 +63,16 @@ t.test(
 
     await page.reload()
     await says(page, 'status', 'Admin token required')
+    await page.getByLabel('Keep it').check()
+    await enter(page, ADMIN)
+    await upToDate(page)
+    await page.reload()
+    await upToDate(page)
+    t.equal(await page.evaluate('Object.values(sessionStorage).join()'), ADMIN)
+    t.equal(await page.evaluate('JSON.stringify(localStorage) + document.cookie'), '{}')
+    await page.getByRole('button', { name: 'Forget token' }).click()
+    await says(page, 'status', 'Admin token required')
+    t.equal(await page.evaluate('Object.values(sessionStorage).join()'), '')
   },
 )
 
@@ -105,7 +83,7 @@ t.test(
     const { url } = await testDatabase(t)
     const replica = await startReplica(t, url)
     await replica.post('/telemetry/snapshot') // an empty one, as the schedule takes them
-    const page = await openPage(t, replica.url)
+    const page = await openPage(t, browser, replica.url)
     await upToDate(page)
     t.notOk(await page.locator('#token-form').isVisible())
     const command = await text(page, 'curl')
@@ -118,7 +96,7 @@ t.test(
     t.notOk(await page.locator('#first').isVisible(), 'the command is hidden once something is counted')
 
     const { url: other } = await testDatabase(t)
-    const closed = await openPage(t, (await startReplica(t, other, TOKENS)).url)
+    const closed = await openPage(t, browser, (await startReplica(t, other, TOKENS)).url)
     await enter(closed, ADMIN)
     await upToDate(closed)
     t.match(await text(closed, 'curl'), 'curl -H "Authorization: Bearer $AGENT_TOKEN" -H')
@@ -143,7 +121,7 @@ t.test('the page shows what the API returns', { skip }, async (t) => {
     workspace_id: randomUUID(),
   }
   for (let n = 0; n < 3; n++) await replica.send(repeated, asAgent)
-  const page = await openPage(t, replica.url)
+  const page = await openPage(t, browser, replica.url)
   await enter(page, ADMIN)
   await upToDate(page)
 
@@ -161,9 +139,10 @@ t.test('the page shows what the API returns', { skip }, async (t) => {
     ['Month', 720, 5],
     ['Quarter', 2184, 5],
     ['Day', 24, 4],
+    ['Hour', 1, 3],
   ] as const) {
     await page.getByText(range, { exact: true }).click()
-    await says(page, 'past-snapshots', range === 'Day' ? /^2$/ : /^3$/)
+    await says(page, 'past-snapshots', { Hour: /^1$/, Day: /^2$/ }[range as string] ?? /^3$/)
     const { total } = await json<{ total: SnapshotJson }>(
       replica.get(`/telemetry/usage?by=hour&from=${at(hours)}`, asAdmin),
     )
@@ -172,13 +151,18 @@ t.test('the page shows what the API returns', { skip }, async (t) => {
     t.equal(await text(page, 'past-allowed'), shown(total.allowed_requests))
     t.equal(await text(page, 'past-denied'), shown(total.denied_requests))
     t.equal(await text(page, 'past-missing'), '4')
-    t.equal(await text(page, 'past-recovered'), '2 recovered')
+    t.equal(await text(page, 'past-missing-note'), '2 recovered')
     t.equal(await page.evaluate('location.hash'), `#${range.toLowerCase()}`)
   }
   const charts = page.getByRole('slider')
-  t.equal(await charts.count(), 3)
-  t.match(await charts.nth(0).getAttribute('aria-valuetext'), /: Allowed 10$/)
-  t.match(await charts.nth(2).getAttribute('aria-valuetext'), /: Users 3, Workspaces 3$/)
+  t.equal(await charts.count(), 4)
+  const newest = (n: number) => charts.nth(n).getAttribute('aria-valuetext')
+  t.match(await newest(0), /, so far: Allowed 1,234$/)
+  t.match(await newest(2), /, so far: Denied share 7.6%$/)
+  t.match(await newest(3), /, so far: Users 5, Workspaces 3$/)
+  await charts.nth(3).focus()
+  await page.keyboard.press('Home')
+  t.match(await newest(3), /\d: Users 3, Workspaces 3$/)
 
   const { snapshots } = await json<{ snapshots: SnapshotJson[] }>(
     replica.get('/telemetry/snapshots?limit=10', asAdmin),
@@ -187,9 +171,19 @@ t.test('the page shows what the API returns', { skip }, async (t) => {
   t.equal(await rows.count(), snapshots.length)
   t.match(
     (await rows.nth(0).innerText()).split('\t'),
-    ['', '30 min', '10', '1', '0', '4', '2', '3', '3', '1', 'schedule', 'dead (30 attempts, status 500)'].map(
-      (cell) => new RegExp(cell.replace(/[()]/g, '\\$&')),
-    ),
+    [
+      '',
+      '30 min',
+      '10',
+      '1',
+      '0',
+      '4 (2 recovered)',
+      '3',
+      '3',
+      '1',
+      'schedule',
+      'dead (30 attempts, status 500)',
+    ].map((cell) => new RegExp(cell.replace(/[()]/g, '\\$&'))),
   )
   t.match(await rows.nth(1).innerText(), /no sink$/)
   const time = rows.nth(0).locator('time')
@@ -200,7 +194,7 @@ t.test('the page shows what the API returns', { skip }, async (t) => {
     new Intl.DateTimeFormat('en-GB', {
       month: 'short',
       day: 'numeric',
-      hour: '2-digit',
+      hour: 'numeric',
       minute: '2-digit',
       second: '2-digit',
       timeZone: 'Asia/Kolkata',
@@ -208,7 +202,7 @@ t.test('the page shows what the API returns', { skip }, async (t) => {
   )
   t.match(
     await text(page, 'replicas'),
-    /^<b>one<\/b>\t\d+ s ago\t\d+ \w+ ago\t\d/,
+    /^<b>one<\/b>\tlive, reporting\t\d+ s ago\t\d+ s ago\t\d+ s ago\t\d/,
     'a name is not interpreted as markup',
   )
 })
@@ -217,7 +211,7 @@ t.test('a snapshot is taken after a confirmation, and the page shows its outcome
   const { url, sql } = await testDatabase(t)
   const replica = await startReplica(t, url, TOKENS)
   await replica.send({ logs: logs(6, 4) }, asAgent)
-  const page = await openPage(t, replica.url)
+  const page = await openPage(t, browser, replica.url)
   await enter(page, ADMIN)
   await upToDate(page)
   const take = page.getByRole('button', { name: 'Take a snapshot…' })
@@ -258,7 +252,7 @@ t.test(
     const env = { ...TOKENS, DATABASE_URL: url, PORT }
     const service = await startProcess(t, env)
     await service.send({ logs: logs(6, 4) }, asAgent)
-    const page = await openPage(t, service.url)
+    const page = await openPage(t, browser, service.url)
     await enter(page, ADMIN)
     await upToDate(page)
     service.signal('SIGTERM')
@@ -278,24 +272,34 @@ t.test(
 )
 
 t.test(
-  'the page names an unavailable database, and a response that comes from a proxy',
+  'the page names an unavailable database, also to who signs in then, and a response that comes from a proxy',
   { skip },
   async (t) => {
     const { url } = await testDatabase(t)
     const proxy = await startProxy(t, Number(new URL(url).port))
     const replica = await startReplica(t, proxy.through(url), TOKENS)
-    const page = await openPage(t, replica.url)
+    const page = await openPage(t, browser, replica.url)
     await enter(page, ADMIN)
     await upToDate(page)
+    const take = page.getByRole('button', { name: 'Take a snapshot…' })
+    await take.click()
     proxy.setAway(true)
-    await page.clock.fastForward(15_000)
-    await says(page, 'status', 'it cannot reach its database (503)')
-    await page.getByRole('button', { name: 'Take a snapshot…' }).click()
     await page.getByRole('button', { name: 'Take the snapshot' }).click()
     await says(page, 'taken', 'It is unknown whether a snapshot was taken')
+    await says(page, 'status', /^The database is unavailable: .*\. Retrying\.$/)
+    t.ok(await take.isDisabled(), 'no snapshot can be taken now')
+    t.match(await page.locator('#main').getAttribute('class'), /stale/)
+
+    const other = await openPage(t, browser, replica.url)
+    await enter(other, ADMIN)
+    await says(other, 'status', 'The database is unavailable')
+    await says(other, 'attention', 'Unknown while the database is unavailable.')
+    t.notOk(await other.locator('#past-counts').isVisible(), 'figures that are not known are not shown')
+
     proxy.setAway(false)
     await page.clock.fastForward(60_000)
     await upToDate(page)
+    t.ok(await take.isEnabled())
 
     await page.route('**/telemetry/replicas', (route) => route.fulfill({ status: 502, body: '<h1>Bad</h1>' }))
     await page.clock.fastForward(15_000)
@@ -306,7 +310,7 @@ t.test(
 t.test('a hidden page sends no requests', { skip }, async (t) => {
   const { url } = await testDatabase(t)
   const replica = await startReplica(t, url)
-  const page = await openPage(t, replica.url)
+  const page = await openPage(t, browser, replica.url)
   await upToDate(page)
   const asked: string[] = []
   page.on('request', (request) => asked.push(request.url()))
@@ -326,14 +330,14 @@ t.test('the page can be used by keyboard alone, with a visible focus', { skip },
   await recordSnapshot(sql, new Date(Date.now() - 2 * HOUR_MS).toISOString(), ['a', 'b'])
   await recordSnapshot(sql, new Date(Date.now() - HOUR_MS).toISOString(), ['a'])
   const replica = await startReplica(t, url, TOKENS)
-  const page = await openPage(t, replica.url)
+  const page = await openPage(t, browser, replica.url)
   await says(page, 'status', 'Admin token required')
   await page.keyboard.type(ADMIN)
   await page.keyboard.press('Enter')
   await upToDate(page)
 
   const order: string[] = []
-  for (let n = 0; n < 11; n++) {
+  for (let n = 0; n < 14; n++) {
     await page.keyboard.press('Tab')
     const [name, outline] = (await page.evaluate(`(() => {
       const { activeElement: at } = document
@@ -345,11 +349,14 @@ t.test('the page can be used by keyboard alone, with a visible focus', { skip },
     order.push(name)
     t.equal(outline, 'solid 2px', `${name} has a visible focus`)
   }
-  t.strictSame(order.slice(0, 10), [
+  t.strictSame(order.slice(0, 13), [
+    'well-summary',
     'take',
     'day',
+    'csv',
     'chart-allowed',
     'chart-denied',
+    'chart-share',
     'chart-distinct',
     'h-snapshots',
     'h-replicas',
@@ -358,15 +365,19 @@ t.test('the page can be used by keyboard alone, with a visible focus', { skip },
     'forget',
   ])
 
-  const chart = page.getByRole('slider').nth(2)
+  const chart = page.getByRole('slider').nth(3)
   await chart.focus()
   const read = () => chart.getAttribute('aria-valuetext')
+  await page.keyboard.press('ArrowLeft')
+  t.match(await read(), /, so far: Users 0/)
   await page.keyboard.press('ArrowLeft')
   t.match(await read(), /: Users 1/)
   await page.keyboard.press('ArrowLeft')
   t.match(await read(), /: Users 2/)
   t.match(await page.locator('#chart-distinct figcaption').innerText(), /Users\s*2/)
   await page.keyboard.press('Home')
+  t.match(await read(), /: Users 2/)
+  await page.keyboard.press('End')
   t.match(await read(), /: Users 0/)
 
   await page.locator('input[value=day]').focus()
@@ -389,7 +400,7 @@ t.test(
   async (t) => {
     const { url } = await testDatabase(t)
     const replica = await startReplica(t, url, TOKENS)
-    const page = await openPage(t, replica.url, 360)
+    const page = await openPage(t, browser, replica.url, 360)
     await says(page, 'status', 'Admin token required')
     t.notOk(await isWide(page), 'the form')
     await enter(page, ADMIN)

@@ -71,7 +71,7 @@ t.test('a new service is ok, and each check says why and leads to its runbook', 
   t.match(message('database'), /^The database responded in \d+ ms\.$/)
   t.match(
     message('flushes'),
-    /^This replica \(one\) has not flushed 3 requests, the oldest since .* every 60 min\.$/,
+    /^This replica \(one\) has not flushed 3 requests, the oldest .* old; it flushes every 60 min\.$/,
   )
   t.equal(message('deliveries'), 'No sink is configured, so nothing is delivered.')
 })
@@ -132,7 +132,7 @@ t.test(
     ageMs = 15_001
     t.strictSame(await faults(replica), {
       flushes:
-        'This replica (one) has not flushed 1,234 requests, the oldest since 15 s; it flushes every 3 s.',
+        'This replica (one) has not flushed 1,234 requests, the oldest 15 s old; it flushes every 3 s.',
     })
   },
 )
@@ -155,7 +155,7 @@ t.test(
     for (const [n, minutes] of [7, 8, 9].entries()) await register(sql, `killed-${n}`, { seen: minutes })
     t.match(
       (await faults(replica)).replicas,
-      /^4 replicas are silent \(twin, killed-0, killed-1, …\), the latest since 3 min; \d replicas are live\.$/,
+      /^4 replicas are silent \(twin, killed-0, killed-1, …\), the last heartbeat 3 min ago; \d replicas are live\.$/,
     )
   },
 )

@@ -1,13 +1,16 @@
 // @ts-check
-// Sends requests to the service, and describes every failure in a sentence. Keeps the token in memory only.
+// Sends requests to the service, and describes every failure in a sentence. Keeps the token in memory, and, if the user
+// asks for it, in the session of this tab.
 
 const TIMEOUT_MS = 20_000
 
 /** A failed request; the message is shown to the user. */
 export class Failure extends Error {
-  /** @param {string} message @param {{ status?: number, retryAfterS?: number }} [response] */
-  constructor(message, { status = 0, retryAfterS = 0 } = {}) {
+  /** @param {string} message @param {{ status?: number, retryAfterS?: number, isChecked?: boolean }} [response] */
+  constructor(message, { status = 0, retryAfterS = 0, isChecked = false } = {}) {
     super(message)
+    /** Whether the service itself reported it in its status. */
+    this.isChecked = isChecked
     /** 0 if there was no response. */
     this.status = status
     this.retryAfterS = retryAfterS
@@ -19,11 +22,15 @@ export class Failure extends Error {
   }
 }
 
-let token = ''
+const KEY = 'boundary-usage admin token'
 
-/** @param {string} value */
-export function useToken(value) {
+let token = sessionStorage.getItem(KEY) ?? ''
+
+/** @param {string} value @param {boolean} [isKept] whether a reload of the tab keeps it */
+export function useToken(value, isKept = false) {
   token = value
+  if (isKept) sessionStorage.setItem(KEY, value)
+  else sessionStorage.removeItem(KEY)
 }
 
 export const hasToken = () => token !== ''

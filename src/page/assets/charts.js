@@ -1,25 +1,34 @@
 // @ts-check
-// One chart: counts over contiguous intervals, drawn as steps. Its caption shows the counts of the interval under the
-// cursor.
+// One chart: figures of intervals, drawn as steps. Its caption shows the figures of the interval under the cursor.
 
-import { number, shortNumber } from './format.js'
 import uPlot from './uplot.js'
 
 /** @typedef {import('./history.js').Interval} Interval */
-/** @typedef {import('./history.js').Counts} Counts */
-/** @typedef {{ count: keyof Counts, label: string, color: string, dash?: number[] }} Line */
-/** @typedef {{ from: number, to: number, intervals: Interval[], per: string, isUtc: boolean }} View */
+/**
+ * @typedef {{ label: string, color: string, width?: number, figure: (interval: Interval) => number | null,
+ *   text: (interval: Interval) => string }} Line
+ */
+/** @typedef {{ from: number, intervals: Interval[], per: string, isUtc: boolean }} View times in ms since 1970 */
 
 const X_AXIS_PX = 22
 const Y_AXIS_PX = 46
+const MINUTE_S = 60
 const DAY_S = 86_400
-/** Grid line distances. Counts are integers, so there are no lines between them. */
-const WHOLE = [1, 2, 5]
+/** The shortest time that the axis shows. */
+const SHORTEST_MS = 10_000
+/** Up to so many intervals are marked by points, because the step of a short one is hardly visible. */
+const FEW = 14
+/** An interval in progress. */
+const DASHES = [3, 3]
+/** A line wider than this is translucent, so that one in its middle is visible. */
+const WIDE_PX = 3
+/** The points of an interval: its start, its middle, where its mark is, and its end. */
+const POINTS = 3
+
+/** Grid line distances of counts, between which there are no lines: counts are integers. */
+export const WHOLE = [1, 2, 5]
   .flatMap((n) => Array.from({ length: 13 }, (_, e) => n * 10 ** e))
   .sort((a, b) => a - b)
-
-/** A point marks the end of an interval; its step reaches back to the start. */
-const steps = uPlot.paths.stepped?.({ align: -1 })
 
 const theme = matchMedia('(prefers-color-scheme: dark)')
 /** @param {string} name */
@@ -30,8 +39,9 @@ const color = (name) => getComputedStyle(document.documentElement).getPropertyVa
  * without a pointer.
  * @param {HTMLElement} figure
  * @param {Line[]} lines
+ * @param {{ tick: (value: number) => string, incrs?: number[], least: number }} axisOfValues `least`: its shortest length
  */
-export function createChart(figure, lines) {
+export function createChart(figure, lines, { tick, incrs, least }) {
   const caption = figure.appendChild(document.createElement('figcaption'))
   const values = lines.map((line) => legend(caption, line))
   const when = caption.appendChild(document.createElement('span'))
@@ -41,11 +51,9 @@ export function createChart(figure, lines) {
   plot.tabIndex = 0
   plot.role = 'slider'
   plot.ariaLabel = lines.map(({ label }) => label).join(', ')
-  const nothing = plot.appendChild(document.createElement('p'))
-  nothing.className = 'nothing'
 
   /** @type {View} */
-  let view = { from: 0, to: 1, intervals: [], per: '', isUtc: false }
+  let view = { from: 0, intervals: [], per: '', isUtc: false }
   /** The index of the selected interval, or -1. */
   let current = -1
 
@@ -56,6 +64,12 @@ export function createChart(figure, lines) {
     grid: { stroke: () => color('--grid'), width: 1 },
     ticks: { show: false },
   }
+  /** @type {uPlot.Series.Points} */
+  const points = {
+    show: true,
+    size: 6,
+    filter: (u, n) => (view.intervals.length > FEW ? [] : middlesOf(u.data[n] ?? [])),
+  }
   const chart = new uPlot(
     {
       ...size(),
@@ -63,36 +77,41 @@ export function createChart(figure, lines) {
       legend: { show: false },
       tzDate: (s) => (view.isUtc ? uPlot.tzDate(new Date(s * 1000), 'Etc/UTC') : new Date(s * 1000)),
       scales: {
-        x: { range: () => [view.from / 1000, view.to / 1000] },
-        y: { range: (_u, _min, max) => [0, Math.max(max * 1.08, 4)] },
+        x: { range: () => extent(view) },
+        y: { range: (_u, _min, max) => [0, Math.max((max || 0) * 1.08, least)] },
       },
       axes: [
         {
           ...axis,
           size: X_AXIS_PX,
-          space: 64,
+          space: 72,
           gap: 4,
-          values: (_u, splits, _axis, _space, step) => splits.map((s) => tick(s, step, view.isUtc)),
+          values: (_u, splits, _axis, _space, step) => splits.map((s) => tickOfTime(s, step, view.isUtc)),
         },
         {
           ...axis,
           size: Y_AXIS_PX,
           space: 28,
           gap: 4,
-          incrs: WHOLE,
-          values: (_u, splits) => splits.map(shortNumber),
+          ...(incrs && { incrs }),
+          values: (_u, splits) => splits.map(tick),
         },
       ],
       series: [
         {},
-        ...lines.map((line) => ({
-          stroke: () => color(line.color),
-          ...(lines.length === 1 && { fill: () => `${color(line.color)}22` }),
-          width: 1.5,
-          ...(line.dash && { dash: line.dash }),
-          ...(steps && { paths: steps }),
-          points: { show: false },
-        })),
+        ...lines.flatMap((line) => {
+          const { width = 1.5 } = line
+          const stroke = () => color(line.color)
+          const series = { stroke: width > WIDE_PX ? () => `${stroke()}99` : stroke, width }
+          return [
+            {
+              ...series,
+              points: { ...points, stroke, fill: stroke },
+              ...(lines.length === 1 && { fill: () => `${stroke()}22` }),
+            },
+            { ...series, dash: DASHES, points: { ...points, stroke, fill: () => color('--panel') } },
+          ]
+        }),
       ],
       cursor: {
         y: false,
@@ -102,7 +121,7 @@ export function createChart(figure, lines) {
       },
       hooks: { setCursor: [readOut] },
     },
-    [[], ...lines.map(() => [])],
+    [[], ...lines.flatMap(() => [[], []])],
     plot,
   )
   new ResizeObserver(() => chart.setSize(size())).observe(plot)
@@ -114,7 +133,7 @@ export function createChart(figure, lines) {
     return { width: plot.clientWidth, height: plot.clientHeight }
   }
 
-  /** Shows the counts of the interval under the cursor, which another chart may have moved. @param {uPlot} u */
+  /** Shows the figures of the interval under the cursor, which another chart may have moved. @param {uPlot} u */
   function readOut(u) {
     const left = u.cursor.left ?? -1
     const at = left < 0 ? Number.NaN : u.posToVal(left, 'x') * 1000
@@ -122,14 +141,14 @@ export function createChart(figure, lines) {
     const interval = view.intervals[current]
     for (const [n, line] of lines.entries()) {
       const value = values[n]
-      if (value) value.textContent = interval ? number(interval[line.count]) : ''
+      if (value) value.textContent = interval ? textOfLine(line, interval) : ''
     }
     when.textContent = interval ? spanOf(interval, view) : view.per
     if (!interval) {
       u.setSelect({ left: 0, top: 0, width: 0, height: 0 }, false)
       return
     }
-    const start = u.valToPos(Math.max(interval.start, view.from) / 1000, 'x')
+    const start = u.valToPos(startOf(interval) / 1000, 'x')
     const width = Math.max(1, u.valToPos(interval.end / 1000, 'x') - start)
     u.setSelect({ left: start, top: 0, width, height: u.over.clientHeight }, false)
     plot.ariaValueNow = String(current)
@@ -138,8 +157,13 @@ export function createChart(figure, lines) {
 
   /** @param {Interval} interval */
   function textOf(interval) {
-    const counts = lines.map(({ count, label }) => `${label} ${number(interval[count])}`)
-    return `${spanOf(interval, view)}: ${counts.join(', ')}`
+    const figures = lines.map((line) => `${line.label} ${textOfLine(line, interval)}`)
+    return `${spanOf(interval, view)}: ${figures.join(', ')}`
+  }
+
+  /** Where the interval begins on the axis. @param {Interval} interval */
+  function startOf({ start }) {
+    return Math.max(start, view.from)
   }
 
   /** @param {KeyboardEvent} event */
@@ -151,7 +175,7 @@ export function createChart(figure, lines) {
     event.preventDefault()
     const interval = view.intervals[Math.min(Math.max(to, 0), last)]
     if (!interval) return
-    const middle = (Math.max(interval.start, view.from) + interval.end) / 2000
+    const middle = (startOf(interval) + interval.end) / 2000
     chart.setCursor({ left: chart.valToPos(middle, 'x'), top: 0 })
   }
 
@@ -160,53 +184,83 @@ export function createChart(figure, lines) {
     show(next) {
       view = next
       const { intervals } = next
-      const first = intervals[0]
-      const xs = [...(first ? [first.start] : []), ...intervals.map(({ end }) => end)]
-      const ys = lines.map(({ count }) => [
-        ...(first ? [first[count]] : []),
-        ...intervals.map((interval) => interval[count]),
-      ])
-      chart.setData([xs.map((ms) => ms / 1000), ...ys])
-      nothing.textContent = intervals.length > 0 ? '' : 'No period ended in this range.'
+      const times = intervals.flatMap((interval) => {
+        const start = startOf(interval)
+        return [start, (start + interval.end) / 2, interval.end].map((ms) => ms / 1000)
+      })
+      const figures = lines.flatMap(({ figure }) =>
+        [false, true].map((isCurrent) =>
+          intervals.flatMap((interval) => {
+            const isShown = interval.snapshots > 0 && (interval.isCurrent ?? false) === isCurrent
+            return new Array(POINTS).fill(isShown ? figure(interval) : null)
+          }),
+        ),
+      )
+      chart.setData([times, ...figures])
       plot.ariaValueMin = '0'
       plot.ariaValueMax = String(Math.max(0, intervals.length - 1))
       const newest = intervals.at(-1)
       plot.ariaValueNow = plot.ariaValueMax
-      plot.ariaValueText = newest ? textOf(newest) : nothing.textContent
+      plot.ariaValueText = newest ? textOf(newest) : ''
       readOut(chart)
     },
   }
 }
 
+/** The time that the axis shows, in seconds: as much of the range as something is known of. @param {View} view */
+function extent({ from, intervals }) {
+  const to = intervals.at(-1)?.end ?? from + SHORTEST_MS
+  const first = Math.max(from, intervals[0]?.start ?? from)
+  return /** @type {[number, number]} */ ([Math.min(first, to - SHORTEST_MS) / 1000, to / 1000])
+}
+
+/** The indices of the marks in a series. @param {ArrayLike<number | null | undefined>} series */
+function middlesOf(series) {
+  const middles = []
+  for (let n = 1; n < series.length; n += POINTS) if (typeof series[n] === 'number') middles.push(n)
+  return middles
+}
+
+/** @param {Line} line @param {Interval} interval */
+const textOfLine = (line, interval) => (interval.snapshots > 0 ? line.text(interval) : '–')
+
 /** Adds a legend entry to the caption; returns the element for its value. @param {HTMLElement} caption @param {Line} line */
-function legend(caption, { label, color: name, dash }) {
+function legend(caption, { label, color: name, width = 1.5 }) {
   const item = caption.appendChild(document.createElement('span'))
   item.className = 'legend'
   const swatch = item.appendChild(document.createElement('i'))
-  swatch.className = dash ? 'swatch dashed' : 'swatch'
+  swatch.className = 'swatch'
   swatch.style.setProperty('--color', `var(${name})`)
+  swatch.style.setProperty('--width', `${Math.max(2, width)}px`)
+  if (width > WIDE_PX) swatch.classList.add('wide')
   item.append(label)
   const value = item.appendChild(document.createElement('b'))
   return value
 }
 
 /** @param {number} s @param {number} stepS @param {boolean} isUtc */
-function tick(s, stepS, isUtc) {
+function tickOfTime(s, stepS, isUtc) {
   const date = new Date(s * 1000)
-  const isMidnight = isUtc || (date.getHours() === 0 && date.getMinutes() === 0)
+  const isMidnight = isUtc || (date.getHours() === 0 && date.getMinutes() === 0 && date.getSeconds() === 0)
   return new Intl.DateTimeFormat(undefined, {
     ...(isMidnight || stepS >= DAY_S
       ? { month: 'short', day: 'numeric' }
-      : { hour: '2-digit', minute: '2-digit' }),
+      : { hour: 'numeric', minute: '2-digit', ...(stepS < MINUTE_S && { second: '2-digit' }) }),
     ...(isUtc && { timeZone: 'UTC' }),
   }).format(date)
 }
 
 /** @param {Interval} interval @param {View} view */
-function spanOf({ start, end }, { isUtc, to }) {
-  const sofar = end === to ? ', so far' : ''
+function spanOf({ start, end, isCurrent }, { isUtc }) {
+  const sofar = isCurrent ? ', so far' : ''
   const day = /** @type {const} */ ({ weekday: 'short', month: 'short', day: 'numeric' })
   if (isUtc) return new Intl.DateTimeFormat(undefined, { ...day, timeZone: 'UTC' }).format(start) + sofar
-  const format = new Intl.DateTimeFormat(undefined, { ...day, hour: '2-digit', minute: '2-digit' })
+  const seconds = end - start < 2 * MINUTE_S * 1000 ? /** @type {const} */ ({ second: '2-digit' }) : {}
+  const format = new Intl.DateTimeFormat(undefined, {
+    ...day,
+    hour: 'numeric',
+    minute: '2-digit',
+    ...seconds,
+  })
   return format.formatRange(start, end) + sofar
 }

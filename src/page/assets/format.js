@@ -1,13 +1,18 @@
 // @ts-check
-// Formats numbers, times and ages. Times are local, with UTC in the title.
+// Formats numbers, shares, changes, times and ages. Times are local, with UTC in the title.
 
 const whole = new Intl.NumberFormat()
 const compact = new Intl.NumberFormat(undefined, { notation: 'compact', maximumFractionDigits: 1 })
 const percent = new Intl.NumberFormat(undefined, { style: 'percent', maximumSignificantDigits: 2 })
+const signed = new Intl.NumberFormat(undefined, {
+  style: 'percent',
+  maximumFractionDigits: 0,
+  signDisplay: 'exceptZero',
+})
 const moment = new Intl.DateTimeFormat(undefined, {
   month: 'short',
   day: 'numeric',
-  hour: '2-digit',
+  hour: 'numeric',
   minute: '2-digit',
   second: '2-digit',
 })
@@ -18,8 +23,15 @@ export const number = (n) => whole.format(n)
 export const shortNumber = (n) => compact.format(n)
 /** A number and its noun, in the plural unless it is 1. @param {number} n @param {string} noun */
 export const counted = (n, noun) => `${number(n)} ${noun}${n === 1 ? '' : 's'}`
-/** @param {number} part @param {number} rest */
-export const share = (part, rest) => (part === 0 ? '' : percent.format(part / (part + rest)))
+/** @param {number | null} ratio from 0 to 1; null if there is none */
+export const share = (ratio) => (ratio === null ? '–' : percent.format(ratio))
+
+/** How much more or less `now` is than `before`, in percent; empty if there is nothing to compare with. */
+/** @param {number} now @param {number} before */
+export function change(now, before) {
+  if (before <= 0) return ''
+  return now / before >= 10 ? `×${whole.format(Math.round(now / before))}` : signed.format(now / before - 1)
+}
 
 /** A duration in its two largest units. @param {number} ms */
 export function duration(ms) {
@@ -40,6 +52,9 @@ export function duration(ms) {
   })
   return parts.filter(Boolean).join(' ')
 }
+
+/** Of the times that the page shows. */
+export const TIME_ZONE = new Intl.DateTimeFormat().resolvedOptions().timeZone
 
 let aheadMs = 0
 
