@@ -12,6 +12,7 @@ import { freePort } from '../helpers/postgres.js'
 import { json, startReplica } from '../helpers/replica.js'
 
 t.jobs = 2
+t.setTimeout(120_000) // creating the demo's database and history takes long on a busy machine
 
 const TOKEN = 'agent-token-5d41402abc4b2a76'
 
@@ -70,7 +71,7 @@ t.test(
     const { code, stdout, stderr } = await demo.ended
     t.equal(code, 0, stdout + stderr)
     t.equal(stderr, '')
-    t.match(stdout, /^It is at http:\/\/127\.0\.0\.1:\d+, /m)
+    t.match(stdout, /^Open http:\/\/127\.0\.0\.1:\d+\/#hour /m)
     const [, written] = /^The boundaries wrote: +([\d,]+ allowed, [\d,]+ denied)\.$/m.exec(stdout) ?? []
     const [, counted] = /^The service counted: +([\d,]+ allowed, [\d,]+ denied)\.$/m.exec(stdout) ?? []
     t.match(written, /^[1-9]/)

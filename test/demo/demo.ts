@@ -1,10 +1,14 @@
-// npm run demo: the service on an embedded database that is gone afterwards, under the traffic of a
-// made-up fleet of boundaries and their forwarders.
+// npm run demo: the service on an embedded database that is gone afterwards, with a made-up history, under the traffic of
+// a made-up fleet of boundaries and their forwarders.
 
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { startProcess } from '../helpers/process.js'
 import { openScope } from '../helpers/scope.js'
-import { runFleet, type Written } from './fleet.js'
+import { makeFleet, runFleet, type Written } from './fleet.js'
+import { HISTORY_DAYS, HISTORY_NAME, writeHistory } from './history.js'
 import { count, requests, showProgress } from './progress.js'
 
 const FLUSH_INTERVAL_MS = 2_000
@@ -25,11 +29,16 @@ try {
 process.exitCode = agrees ? 0 : 1
 
 async function demo(): Promise<boolean> {
-  say('Starting the service with an embedded database, which takes some seconds …')
+  say('Creating an embedded database with a made-up history, which takes some seconds …')
+  const dataDir = await mkdtemp(join(tmpdir(), 'boundary-usage-'))
+  scope.teardown(() => rm(dataDir, { recursive: true, force: true }))
+  const fleet = makeFleet(people)
+  const historian = await writeHistory(dataDir, fleet, SNAPSHOT_INTERVAL_MS)
   const service = await startProcess(
     scope,
     {
       PORT: port,
+      DATA_DIR: dataDir,
       REPLICA_NAME: 'demo',
       FLUSH_INTERVAL_MS: String(FLUSH_INTERVAL_MS),
       SNAPSHOT_INTERVAL_MS: String(SNAPSHOT_INTERVAL_MS),
@@ -37,10 +46,16 @@ async function demo(): Promise<boolean> {
     { detached: true },
   )
   void service.exited.then(() => ended.abort())
-  say(`It is at ${service.url}, its API at ${service.url}/docs, its metrics at ${service.url}/metrics.`)
-  say(
-    `It flushes every ${FLUSH_INTERVAL_MS / 1000} s, takes a snapshot every ${SNAPSHOT_INTERVAL_MS / 1000} s. Ctrl-C ends it.`,
-  )
+  say(`
+Open ${service.url}/#hour in a browser. What to look at:
+- The first line says whether anything needs attention. Half a minute from now the fleet's denied share rises sixfold
+  for a minute: the line reports that, and the charts show it. It happens again every five minutes.
+- Under Day, Week and Month is a history of ${HISTORY_DAYS} days. It is made up: the replica "${HISTORY_NAME}" in the list
+  is its author. It has a spike of denied requests, too, three days ago.
+- The API is at ${service.url}/docs, metrics at ${service.url}/metrics, and the status for
+  scripts at ${service.url}/telemetry/status.
+It flushes every ${FLUSH_INTERVAL_MS / 1000} s, and takes a snapshot every ${SNAPSHOT_INTERVAL_MS / 1000} s. Ctrl-C ends it.
+`)
 
   const written: Written = { frames: 0, allowed: 0, denied: 0, sessions: 0, active: new Set() }
   const snapshots = () => service.logs.filter(({ msg }) => msg === 'snapshot taken').length
@@ -50,12 +65,12 @@ async function demo(): Promise<boolean> {
       `${count(written.frames, 'frame')}: ${requests(written)}; ` +
       `${count(snapshots(), 'snapshot')}`,
   )
-  await runFleet(service.url, people, written, ended.signal).finally(() => {
+  await runFleet(service.url, fleet, written, ended.signal).finally(() => {
     ended.abort()
     progress.stop()
   })
 
-  const counted = await readCounted(service.get)
+  const counted = await readCounted(service.get, historian)
   service.signal('SIGTERM')
   const { code } = await service.exited
   if (code !== 0) throw new Error(`the service ended with ${code}:\n${service.stdout}${service.stderr}`)
@@ -71,8 +86,8 @@ interface Counted {
   denied: number
 }
 
-/** All that was ever counted: the history and the period in progress. */
-async function readCounted(get: (path: string) => Promise<Response>): Promise<Counted> {
+/** All that was ever counted, without what `historian` made up: the snapshots and the period in progress. */
+async function readCounted(get: (path: string) => Promise<Response>, historian: string): Promise<Counted> {
   for (;;) {
     const before = await history()
     const { allowed_requests, denied_requests } = (await json('/telemetry/snapshot')) as Requests
@@ -89,10 +104,10 @@ async function readCounted(get: (path: string) => Promise<Response>): Promise<Co
     const all: Requests[] = []
     for (let before = ''; ; ) {
       const page = (await json(`/telemetry/snapshots?limit=1000${before}`)) as {
-        snapshots: Requests[]
+        snapshots: (Requests & { reported_by: string })[]
         next: string | null
       }
-      all.push(...page.snapshots)
+      all.push(...page.snapshots.filter(({ reported_by }) => reported_by !== historian))
       if (page.next === null) return all
       before = `&before=${encodeURIComponent(page.next)}`
     }

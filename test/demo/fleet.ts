@@ -18,9 +18,17 @@ const DAY_MS = 120_000
 const NIGHT = 0.2
 /** Between two frames of a boundary. A real one sends every 5 s at the latest. */
 const PAUSE_MS = 500
+const MEAN_LOGS = 5.5
 /** An agent that has run wild makes its boundary send as fast as this. */
 const WILD_PAUSE_MS = 10
 const WILD_CHANCE = 0.001
+
+/** The denied share of a session, but for the spikes: each lasts so long, the first one soon after the start. */
+const DENIED = [0.01, 0.02, 0.03, 0.05]
+export const SPIKE_FACTOR = 6
+const SPIKE_EVERY_MS = 300_000
+const FIRST_SPIKE_MS = 25_000
+const SPIKE_MS = 60_000
 
 /** What the boundaries have written to their sockets. */
 export interface Written {
@@ -31,21 +39,36 @@ export interface Written {
   active: Set<string>
 }
 
-interface Workspace {
+export interface Workspace {
   workspaceId: string
   ownerId: string
-  socket: string
+  /** Names its socket. */
+  name: string
   /** When its owner is there: from 0, always, to 1, only when all are. */
   hour: number
 }
 
+/** So many people, each with one to five workspaces. */
+export function makeFleet(people: number): Workspace[] {
+  return Array.from({ length: people }, (_, n) => {
+    const ownerId = randomUUID()
+    const count = pick([1, 1, 2, 3, 5])
+    return Array.from({ length: count }, (_, w) => ({
+      workspaceId: randomUUID(),
+      ownerId,
+      name: `${n}-${w}`,
+      hour: n / people,
+    }))
+  }).flat()
+}
+
 /**
- * Runs a fleet of so many people against the service until `signal` ends it, and then until the forwarders have sent
- * everything; rejects at the first real error.
+ * Runs the fleet against the service until `signal` ends it, and then until the forwarders have sent everything; rejects
+ * at the first real error.
  */
 export async function runFleet(
   url: string,
-  people: number,
+  fleet: readonly Workspace[],
   written: Written,
   signal: AbortSignal,
 ): Promise<void> {
@@ -55,19 +78,11 @@ export async function runFleet(
     const directory = await mkdtemp(join(tmpdir(), 'boundary-usage-'))
     scope.teardown(() => rm(directory, { recursive: true, force: true }))
     const began = performance.now()
-    const activity = () => activityAt(performance.now() - began)
-    const workspaces = Array.from({ length: people }, (_, n) => {
-      const ownerId = randomUUID()
-      const count = pick([1, 1, 2, 3, 5])
-      return Array.from({ length: count }, (_, w) => ({
-        workspaceId: randomUUID(),
-        ownerId,
-        socket: join(directory, `${n}-${w}.sock`),
-        hour: n / people,
-      }))
-    }).flat()
-    const forwarders = await Promise.all(workspaces.map((workspace) => forward(url, workspace)))
-    await Promise.all(workspaces.map((workspace) => runBoundary(scope, workspace, activity, written, signal)))
+    const elapsed = () => performance.now() - began
+    const forwarders = await Promise.all(fleet.map((workspace) => forward(url, directory, workspace)))
+    await Promise.all(
+      fleet.map((workspace) => runBoundary(scope, directory, workspace, elapsed, written, signal)),
+    )
     const ends = await Promise.all(forwarders.map((forwarder) => forwarder.stop()))
     const lost = ends.reduce((sum, end) => sum + end.lost, 0)
     if (lost > 0) throw new Error(`the service did not take ${lost} logs in time`)
@@ -76,12 +91,15 @@ export async function runFleet(
   }
 }
 
+const socketOf = (directory: string, { name }: Workspace) => join(directory, `${name}.sock`)
+
 /** In this process: a real one has a process of its own, which a hundred workspaces on one machine would be many of. */
-function forward(url: string, { workspaceId, ownerId, socket }: Workspace) {
+function forward(url: string, directory: string, workspace: Workspace) {
+  const { workspaceId, ownerId } = workspace
   return startForwarder(
     {
       urls: [new URL(url)],
-      socket,
+      socket: socketOf(directory, workspace),
       socketMode: 0o600,
       token: undefined,
       tokenFile: undefined,
@@ -97,11 +115,14 @@ function forward(url: string, { workspaceId, ownerId, socket }: Workspace) {
 
 async function runBoundary(
   scope: Scope,
-  { workspaceId, socket, hour }: Workspace,
-  activity: () => number,
+  directory: string,
+  workspace: Workspace,
+  elapsed: () => number,
   written: Written,
   signal: AbortSignal,
 ): Promise<void> {
+  const { workspaceId, hour } = workspace
+  const activity = () => activityAt(elapsed())
   const rest = (ms: number) => pause(ms * (0.5 + Math.random()), { signal })
 
   while (!signal.aborted) {
@@ -109,15 +130,15 @@ async function runBoundary(
     if (activity() < hour) continue
     written.sessions++
     written.active.add(workspaceId)
-    const boundary = await connectBoundary(scope, socket)
+    const boundary = await connectBoundary(scope, socketOf(directory, workspace))
     const session_id = randomUUID()
-    const denied = pick([0.01, 0.02, 0.05, 0.3])
+    const denied = pick(DENIED)
     let sequence = 0
     let isWild = false
     // Until its person leaves, or it is started anew.
     while (!signal.aborted && activity() >= hour && Math.random() > 0.02) {
       if (Math.random() < WILD_CHANCE) isWild = true
-      const logs = makeLogs(randomInt(1, 11), denied, sequence)
+      const logs = makeLogs(randomInt(1, 11), isSpike(elapsed()) ? denied * SPIKE_FACTOR : denied, sequence)
       sequence += logs.length
       await boundary.send(envelopeFrame({ session_id, logs }))
       const allowed = logs.filter((log) => log.allowed).length
@@ -131,8 +152,21 @@ async function runBoundary(
   }
 }
 
-/** Which share of the people is there; the first day begins in the morning. */
-function activityAt(ms: number): number {
-  const day = (ms % DAY_MS) / DAY_MS
-  return NIGHT + (1 - NIGHT) * (0.5 - 0.5 * Math.cos(2 * Math.PI * (day + 0.25)))
+/** Which share of the people is there; the first day begins in the morning. Also of the time before the start. */
+export function activityAt(ms: number): number {
+  return NIGHT + (1 - NIGHT) * (0.5 - 0.5 * Math.cos(2 * Math.PI * (ms / DAY_MS + 0.25)))
+}
+
+/** Whether something that agents need is denied to all of them. */
+function isSpike(ms: number): boolean {
+  return ms >= FIRST_SPIKE_MS && (ms - FIRST_SPIKE_MS) % SPIKE_EVERY_MS < SPIKE_MS
+}
+
+/** The requests that a fleet in which everybody is there sends in so much time, and the share of them that is denied. */
+export function expectedRequests(
+  fleet: readonly Workspace[],
+  ms: number,
+): { requests: number; denied: number } {
+  const denied = DENIED.reduce((sum, share) => sum + share, 0) / DENIED.length
+  return { requests: (fleet.length * MEAN_LOGS * ms) / PAUSE_MS, denied }
 }
