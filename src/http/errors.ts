@@ -63,11 +63,6 @@ export const InvalidProtobuf = createError(
   400,
 )
 export const InvalidGzip = createError('INVALID_GZIP', 'the body is not valid gzip: %s', 400)
-export const TooManyChunks = createError(
-  'TOO_MANY_CHUNKS',
-  'the body was sent in chunks of a few bytes: send larger ones, or a Content-Length',
-  400,
-)
 /** As Fastify names them, which it throws where it reads a body itself. */
 export const BodyTooLarge = createError('FST_ERR_CTP_BODY_TOO_LARGE', 'Request body is too large', 413)
 export const InvalidContentLength = createError(

@@ -1,14 +1,14 @@
 // Reads the body of a request as bytes, whose memory is proportional to what has arrived, however small the chunks are.
 
 import type { Readable } from 'node:stream'
-import { BodyTooLarge, InvalidContentLength, TooManyChunks } from '../http/errors.js'
+import { BodyTooLarge, InvalidContentLength } from '../http/errors.js'
 
 /**
  * A chunk costs a microsecond, however short it is: as much as 250 bytes of JSON. Clients that write each token of a small
  * batch by itself stay below this.
  */
-const MAX_SMALL_CHUNKS = 4_096
-const MIN_CHUNK_BYTES = 16
+const MANY_CHUNKS = 4_096
+const SMALL_CHUNK_BYTES = 16
 
 interface Options {
   /** The request's Content-Length. */
@@ -17,6 +17,8 @@ interface Options {
   limit: number
   /** Called with the bytes that the body will hold, before it holds more. It may give the body up. */
   onHold?: (bytes: number) => void
+  /** Called each time when many small chunks have arrived. */
+  onManyChunks?: () => void
 }
 
 /**
@@ -25,18 +27,22 @@ interface Options {
  */
 export function readBody(
   payload: Readable,
-  { declaredLength, limit, onHold = () => {} }: Options,
+  { declaredLength, limit, onHold = () => {}, onManyChunks = () => {} }: Options,
   done: (error: Error | null, body?: Body) => void,
 ): (error: Error) => void {
   const declared = declaredLength === undefined ? undefined : Number(declaredLength)
   let arrived: Body | undefined = new Body(declared ?? 0)
   let chunks = 0
+  let expectedChunks = MANY_CHUNKS
 
   const onData = (chunk: Buffer) => {
     if (arrived === undefined) return
     const end = arrived.length + chunk.length
     if (end > limit) return finish(new BodyTooLarge())
-    if (++chunks > MAX_SMALL_CHUNKS + end / MIN_CHUNK_BYTES) return finish(new TooManyChunks())
+    if (++chunks > expectedChunks + end / SMALL_CHUNK_BYTES) {
+      expectedChunks += MANY_CHUNKS
+      onManyChunks()
+    }
     const isWhole = chunk.length === declared
     const size = arrived.sizeWith(chunk)
     if (size > arrived.size && !isWhole) onHold(size)

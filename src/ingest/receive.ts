@@ -7,17 +7,27 @@
 // body is decompressed.
 
 import type { IncomingHttpHeaders } from 'node:http'
+import type { Socket } from 'node:net'
 import type { Readable } from 'node:stream'
 import { gunzipSync } from 'node:zlib'
-import type { FastifyRequest } from 'fastify'
 import type { BodyBudget, Held } from '../http/body-budget.js'
-import { BodyTooLarge, InvalidGzip, Overloaded, TooManyChunks } from '../http/errors.js'
+import { BodyTooLarge, InvalidGzip, Overloaded } from '../http/errors.js'
 import type { ReceivedBatch } from './batch.js'
 import { type Body, readBody } from './body.js'
 import type { Turns } from './turns.js'
 
 /** Parsing so much takes at most a fraction of a millisecond. */
 const SMALL_BYTES = 32_768
+/** One read of a connection brings up to 11,000 chunks of one byte, which take some 10 ms. */
+const REST_MS = 100
+
+/** What there is of a request before its body. */
+interface Incoming {
+  headers: IncomingHttpHeaders
+  credential: string | undefined
+  ip: string
+  raw: { socket: Socket }
+}
 
 type Parse = (body: Buffer, headers: IncomingHttpHeaders) => ReceivedBatch
 type Done = (error: Error | null, batch?: ReceivedBatch) => void
@@ -31,7 +41,7 @@ export interface Receiving {
 
 /** A content type parser that also validates the body. Its encoding, if any, must be gzip. */
 export function receiver({ budget, turns, limit }: Receiving, parse: Parse) {
-  return (request: FastifyRequest, payload: Readable, done: Done): void => {
+  return (request: Incoming, payload: Readable, done: Done): void => {
     const { headers } = request
     const isGzip = contentEncodings(headers).length > 0
     let held: Held | undefined
@@ -41,7 +51,6 @@ export function receiver({ budget, turns, limit }: Receiving, parse: Parse) {
     const finish: Done = (error, batch) => {
       if (isOver) return
       isOver = true
-      if (error instanceof TooManyChunks) request.raw.socket.pause() // to read on would cost the same again
       waiting = undefined
       held?.release()
       done(error, batch)
@@ -63,7 +72,12 @@ export function receiver({ budget, turns, limit }: Receiving, parse: Parse) {
 
     let cancel: (error: Error) => void = readBody(
       payload,
-      { declaredLength: headers['content-length'], limit, onHold },
+      {
+        declaredLength: headers['content-length'],
+        limit,
+        onHold,
+        onManyChunks: () => rest(request.raw.socket),
+      },
       (error, body) => {
         if (body === undefined) return finish(error)
         if (body.length <= SMALL_BYTES && !isGzip) return parseNow(body)
@@ -78,8 +92,19 @@ export function receiver({ budget, turns, limit }: Receiving, parse: Parse) {
   }
 }
 
+/**
+ * Reads nothing from a connection for a while, so that what it sends takes little of the time of others. Not at once: the
+ * body still gets what was read, upon which Node.js resumes the connection.
+ */
+function rest(socket: Socket): void {
+  setImmediate(() => {
+    socket.pause()
+    setTimeout(() => socket.resume(), REST_MS).unref()
+  })
+}
+
 /** Agents often share a token, and behind a proxy they share an address. */
-function senderOf({ credential, ip }: FastifyRequest): string {
+function senderOf({ credential, ip }: Incoming): string {
   return `${credential} ${ip}`
 }
 

@@ -462,6 +462,17 @@ for (const [what, connections, bytes] of [
     t.equal(held(replica).allowed, 3 * 21)
   })
 
+t.test('a large batch in one-byte chunks is counted', async (t) => {
+  const { url } = await testDatabase(t)
+  const replica = await startReplica(t, url)
+  const body = JSON.stringify(batch({ logs: logs(120, 80) }))
+  t.ok(body.length > 8_192, 'so many chunks that the connection rests')
+  const chunks = [...body].map((byte) => chunk(byte))
+  await stall(t, replica.url, 1, Buffer.concat([chunkedHead({}), ...chunks, chunk('')]))
+  await until(() => held(replica).allowed > 0, { what: 'the batch' })
+  t.strictSame(held(replica), { allowed: 120, denied: 80, workspaces: 1, users: 1 })
+})
+
 t.test('one-byte chunks do not end a process with a small heap', async (t) => {
   const { url } = await testDatabase(t)
   const service = await startProcess(t, { DATABASE_URL: url }, { nodeOptions: ['--max-old-space-size=48'] })
