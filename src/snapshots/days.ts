@@ -43,14 +43,13 @@ const STEP_SNAPSHOTS = 50
  * other's snapshots and lock days in order. A reader sees a snapshot either in its day or as not merged.
  */
 export async function mergeIntoDays(db: Executor, id?: string): Promise<number> {
+  const oldest = sql`id in (
+    select id from telemetry_snapshots where not in_days
+    order by period_end limit ${STEP_SNAPSHOTS} for update skip locked)`
   const [row] = await db.execute<{ snapshots: number }>(sql`
     with claimed as (
       update telemetry_snapshots set in_days = true
-      where id in (
-        select id from telemetry_snapshots
-        where not in_days ${id === undefined ? sql`` : sql`and id = ${id}::uuid`}
-        order by period_end limit ${STEP_SNAPSHOTS}
-        for update skip locked)
+      where ${id === undefined ? oldest : sql`id = ${id}::uuid and not in_days`}
       returning *
     ), merged as (
       select ${dayOf(sql`period_end`)} as day, ${mergeDays}
@@ -71,7 +70,11 @@ const addExcluded = sql.join(
     ...SUMS.map((name) => added(name, (a, b) => sql`${a} + ${b}`)),
     added('missing_requests', (a, b) => sql`least(${a} + ${b}, ${MAX_SUM})`),
     ...KINDS.flatMap((kind) => [
-      added(`${kind}_sketch`, (a, b) => sql`coalesce(${a} | ${b}, ${a}, ${b})`),
+      // A sketch that gains no bit is not written anew.
+      added(
+        `${kind}_sketch`,
+        (a, b) => sql`case when ${a} | ${b} = ${a} then ${a} else coalesce(${a} | ${b}, ${a}, ${b}) end`,
+      ),
       added(`${kind}_largest`, (a, b) => sql`greatest(${a}, ${b})`),
       added(`${kind}_summed`, (a, b) => sql`${a} + ${b}`),
       added(`${kind}_unsketched`, (a, b) => sql`${a} + ${b}`),

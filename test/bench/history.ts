@@ -30,6 +30,8 @@ const { values, positionals } = parseArgs({
   options: {
     /** postgres or embedded; both by default. */
     server: { type: 'string' },
+    /** Only the history with periods of so many minutes. */
+    minutes: { type: 'string' },
     rounds: { type: 'string', default: '7' },
     out: { type: 'string', default: '.bench/history.json' },
   },
@@ -44,7 +46,7 @@ const SKETCHES = 100
 const HISTORIES = [
   { minutes: 30, days: 400 },
   { minutes: 5, days: 91 },
-]
+].filter(({ minutes }) => values.minutes === undefined || Number(values.minutes) === minutes)
 const dialect = new PgDialect()
 const results: Record<string, unknown> = { machine: describeMachine() }
 console.log(describeMachine())
@@ -198,12 +200,18 @@ async function mergeAll(database: Database): Promise<number[]> {
 
 /** A snapshot, with and without the statement that merges it into its day. */
 async function snapshots(database: Database, figures: Record<string, unknown>): Promise<void> {
-  const sketch = new Sketch()
-  for (let n = 0; n < IDS; n++) sketch.add(hash(`id-${n}`))
-  const bits = sketch.toBitString()
+  let first = 0
+  /** Each snapshot has a few ids that its day has not. */
+  const nextBits = () => {
+    first += 20
+    const sketch = new Sketch()
+    for (let n = first; n < first + IDS; n++) sketch.add(hash(`id-${n}`))
+    return sketch.toBitString()
+  }
   row('a snapshot of', 'without day', 'with day', 'ratio', '', 'goal')
   for (const replicas of [1, 10, 100]) {
     const take = (prepare: (db: Db) => Db) => async () => {
+      const bits = nextBits()
       await database.run((db) =>
         db.execute(sql`insert into boundary_usage_stats (replica_id,
           unique_workspaces_count, unique_users_count, allowed_requests, denied_requests, first_flush_seq,
