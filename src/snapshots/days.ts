@@ -32,7 +32,7 @@ export const mergeDays = sql.join(
 /** The day of the period that ends at `end`, in UTC: a period that ends at midnight belongs to the day before. */
 export const dayOf = (end: SQL): SQL => sql`((${end} - interval '1 millisecond') at time zone 'UTC')::date`
 
-/** So many take some milliseconds. Flushes of the embedded PostgreSQL wait for them, and so does a snapshot. */
+/** So many take about ten milliseconds. Flushes of the embedded PostgreSQL wait for them, and so does a snapshot. */
 const STEP_SNAPSHOTS = 50
 
 /**
