@@ -8,7 +8,10 @@ const ROOT = new URL('../', import.meta.url)
 const read = (path: string) => readFile(new URL(path, ROOT), 'utf8')
 const list = (path: string) => readdir(new URL(path, ROOT), { recursive: true })
 
-const pages = ['README.md', ...(await list('docs')).map((name) => `docs/${name}`)]
+const pages = [
+  'README.md',
+  ...(await list('docs')).filter((name) => name.endsWith('.md')).map((name) => `docs/${name}`),
+]
 
 /** The markdown without its code blocks and code spans, in which brackets are no links. */
 const prose = (markdown: string) => markdown.replaceAll(/^ *```.*?^ *```/gms, '').replaceAll(/`[^`]*`/g, '')
