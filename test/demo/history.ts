@@ -107,7 +107,8 @@ function activeIn(fleet: readonly Workspace[], { from, to }: Period): Activity {
   const spike = from <= SPIKE_FROM_MS && to >= SPIKE_TO_MS ? SPIKE_FACTOR : 1
   const total = Math.round(requests * share * noise)
   const deniedRequests = Math.round(total * Math.min(1, denied * spike * (0.9 + 0.2 * Math.random())))
-  const present = isLong ? 0.9 * weekday : share
+  // In an hour of the demo, days of two minutes pass: nearly everybody who works on that day is there for a while.
+  const present = length < HOUR_MS ? share : 0.95 * weekday * (isLong ? 1 : daytime)
   return {
     workspaces: fleet.filter((workspace, n) => workspace.hour < present && joinedAgo(n, fleet.length) >= to),
     allowed: total - deniedRequests,
