@@ -106,15 +106,15 @@ const COLUMNS = /** @type {const} */ ([
   'snapshots',
   'unique_workspaces',
   'unique_users',
-  'new_workspaces',
-  'new_users',
-  'new_workspaces_error',
-  'new_users_error',
   'allowed_requests',
   'denied_requests',
   'duplicate_requests',
   'missing_requests',
   'recovered_requests',
+  'new_workspaces',
+  'new_users',
+  'new_workspaces_error',
+  'new_users_error',
 ])
 
 /** The intervals that have ended, as CSV in the form of GET /telemetry/usage. @param {Interval[]} intervals */
