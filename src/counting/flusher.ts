@@ -29,11 +29,13 @@ interface Commit {
   resolve: () => void
 }
 
-/** The waiters for what was tracked before a moment. */
+/** The end of a part, and the waiters for its report. */
 interface Cut {
   readonly until: number
   /** The flush that carries it; undefined while the part that was sealed before is not frozen yet. */
   seq: number | undefined
+  /** Until then, on the monotonic clock, no later flush begins. */
+  heldUntil: number
   readonly promise: Promise<void>
   readonly resolve: () => void
   readonly reject: (error: unknown) => void
@@ -46,8 +48,8 @@ interface Cut {
  * Callers of commit() wait for a flush, not for an attempt: the loop flushes while there are waiters, and backs off
  * after failures for all of them together.
  *
- * Where a period ends, report() seals what was tracked before, and hold() delays what is tracked after. A run that waits
- * for the end of a hold still writes what is sealed meanwhile.
+ * Where a period ends, report() seals what was tracked before, and holds back what is tracked after, also what another cut
+ * seals meanwhile: it would go into the row that a snapshot is about to delete.
  */
 export class Flusher {
   #running: Promise<void> = Promise.resolve()
@@ -56,7 +58,8 @@ export class Flusher {
   #failures = 0
   /** Those that are not reported yet, in order. */
   #cuts: Cut[] = []
-  #heldUntil = 0
+  /** Those behind which flushes are held back. */
+  #holds: Cut[] = []
   #isDraining = false
   readonly #unblocker = new Waker()
   /** Waiters by flush number: at most one frozen and one pending flush. */
@@ -110,13 +113,15 @@ export class Flusher {
 
   /**
    * Seals what was tracked before `until`, in milliseconds since 1970 by the database's clock, and flushes it, after
-   * `delayMs` at the latest. Resolves once it is in the database and reported there; rejects if an attempt fails, and
-   * then the next attempt reports it. If the part that was sealed before has not begun its flush, this part ends when it
-   * does.
+   * `delayMs` at the latest. What follows is held back until release(until), for at most `holdMs`. Resolves once the part
+   * is in the database and reported there; rejects if an attempt fails, and then the next attempt reports it. If the part
+   * that was sealed before has not begun its flush, this part ends when it does.
    */
-  async report(until: number, delayMs = 0): Promise<void> {
-    const cut: Cut = { until, seq: undefined, ...withResolvers() }
+  async report(until: number, { delayMs = 0, holdMs = 0 } = {}): Promise<void> {
+    const heldUntil = this.#isDraining ? 0 : performance.now() + holdMs
+    const cut: Cut = { until, seq: undefined, heldUntil, ...withResolvers() }
     this.#cuts.push(cut)
+    if (holdMs > 0) this.#holds.push(cut)
     this.#seal()
     if (delayMs > 0) await pause(delayMs, { ref: false })
     this.#unblocker.wake()
@@ -124,18 +129,13 @@ export class Flusher {
     return cut.promise
   }
 
-  /** Delays flushes of what is tracked from now on, for at most `ms`. What is sealed is not delayed. */
-  hold(ms: number): void {
-    if (!this.#isDraining) this.#heldUntil = performance.now() + ms
-  }
-
-  /** Ends the delay of hold(). */
-  release(): void {
-    this.#heldUntil = 0
+  /** Holds nothing back any longer behind the cut at `until`, nor, with `earlier`, behind those before it. */
+  release(until: number, { earlier = false } = {}): void {
+    this.#holds = this.#holds.filter((cut) => cut.until !== until && !(earlier && cut.until < until))
     this.#unblocker.wake()
   }
 
-  /** Ends the wait for the interval, and that of hold() if need be. After a failure the flush still waits for its delay. */
+  /** Ends the wait for the interval, and for the end of a hold if need be. After a failure the flush still waits for its delay. */
   hurry(): void {
     if (this.#options.tracker.isFlushUrgent) this.#unblocker.wake()
     if (this.#failures === 0) this.#waker.wake()
@@ -159,13 +159,14 @@ export class Flusher {
   }
 
   /**
-   * Flushes everything, with retries for `timeoutMs`; then rejects with the last error. A hold in progress ends after
-   * half of that time, and no other begins.
+   * Flushes everything, with retries for `timeoutMs`; then rejects with the last error. Holds in progress end after half
+   * of that time, and no other begins.
    */
   async drain(timeoutMs: number): Promise<void> {
     const deadline = performance.now() + timeoutMs
     this.#isDraining = true
-    this.#heldUntil = Math.min(this.#heldUntil, performance.now() + timeoutMs / 2)
+    const latest = performance.now() + timeoutMs / 2
+    for (const cut of this.#holds) cut.heldUntil = Math.min(cut.heldUntil, latest)
     this.#unblocker.wake()
     for (let failures = 1; ; failures++) {
       try {
@@ -189,18 +190,25 @@ export class Flusher {
     const { tracker } = this.#options
     try {
       for (;;) {
-        const isHeld = !tracker.isFlushUrgent && performance.now() < this.#heldUntil
+        const hold = tracker.isFlushUrgent ? undefined : this.#firstHold()
         // An unsettled flush goes first and unchanged, then what is sealed.
-        const flush = tracker.nextFlush({ pending: tracker.settledSeq < target && !isHeld })
+        const flush = tracker.nextFlush({ pending: tracker.settledSeq < target, upTo: hold?.seq })
         this.#seal()
         if (flush) await this.#apply(flush)
-        else if (tracker.settledSeq >= target) return
-        else await this.#unblocker.wait(Math.max(0, this.#heldUntil - performance.now()))
+        else if (hold && (tracker.hasSealed || tracker.settledSeq < target))
+          await this.#unblocker.wait(Math.max(0, hold.heldUntil - performance.now()))
+        else return
       }
     } finally {
       // At once, not in a callback: report() relies on a run in progress to find what it seals.
       this.#isRunning = false
     }
+  }
+
+  /** The hold with the lowest number: behind it, nothing is flushed. */
+  #firstHold(): Cut | undefined {
+    this.#holds = this.#holds.filter(({ heldUntil }) => performance.now() < heldUntil)
+    return this.#holds.find(({ seq }) => seq !== undefined)
   }
 
   /** Seals for all cuts that are waiting for it. */

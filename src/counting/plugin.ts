@@ -41,7 +41,7 @@ declare module 'fastify' {
       flush(): Promise<void>
       readonly count: Count
       /** Ends a part of what is tracked where a period ends: see Flusher. */
-      readonly cuts: Pick<Flusher, 'report' | 'hold' | 'release'>
+      readonly cuts: Pick<Flusher, 'report' | 'release'>
       /** Why this replica is not ready; undefined if it is. */
       readonly unready: string | undefined
       /** Whether all usage is in the database; valid after close. */

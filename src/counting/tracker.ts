@@ -151,15 +151,22 @@ export class Tracker {
 
   /**
    * The unsettled flush if there is one; otherwise the sealed part; otherwise freezes what is pending, unless it must
-   * stay; undefined if nothing is left.
+   * stay; undefined if nothing is left, or only what has a higher number than `upTo`.
    */
-  nextFlush({ pending = true } = {}): Flush | undefined {
+  nextFlush({ pending = true, upTo = Number.POSITIVE_INFINITY } = {}): Flush | undefined {
     if (this.#frozen) return this.#frozen
     if (this.#sealed) {
+      if (this.#sealed.flushSeq > upTo) return undefined
       this.#frozen = this.#sealed
       this.#sealed = undefined
-    } else if (pending && this.#pending.since !== undefined) this.#frozen = this.#numbered()
+    } else if (pending && this.#pending.since !== undefined && this.pendingSeq <= upTo)
+      this.#frozen = this.#numbered()
     return this.#frozen
+  }
+
+  /** Whether a part is sealed and not frozen yet. */
+  get hasSealed(): boolean {
+    return this.#sealed !== undefined
   }
 
   #numbered(reportedUntil?: number): Flush {

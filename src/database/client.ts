@@ -76,8 +76,8 @@ export interface Database {
    * DatabaseQueueError if too many requests wait. At the deadline the connection is closed, and the others live on.
    */
   run<T>(work: (db: Db) => Promise<T>, options?: RunOptions): Promise<T>
-  /** Closes all connections; statements in progress are aborted. */
-  close(): Promise<void>
+  /** Closes all connections; statements in progress are aborted after `timeoutS`. */
+  close(timeoutS?: number): Promise<void>
 }
 
 /** Creates the connections; each is opened when first needed. */
@@ -146,10 +146,10 @@ export function connectDatabase({ timing: given, onUp, ...options }: DatabaseOpt
       }
     },
 
-    async close() {
+    async close(timeoutS = 1) {
       isClosed = true
       for (const timer of idleTimers.values()) clearTimeout(timer)
-      await Promise.all([...connections.values()].map(({ sql }) => sql.end({ timeout: 1 })))
+      await Promise.all([...connections.values()].map(({ sql }) => sql.end({ timeout: timeoutS })))
     },
   }
 }

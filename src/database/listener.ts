@@ -69,7 +69,7 @@ export function openListener({ target, timing, onMessage, onLost }: ListenerOpti
         // What failed on it may be the connection itself, or a server that is no longer the primary.
         if (current === connection && !isClosed) {
           current = open()
-          void connection.close()
+          void connection.close(0)
         }
         throw error
       }
@@ -77,7 +77,7 @@ export function openListener({ target, timing, onMessage, onLost }: ListenerOpti
 
     async close() {
       isClosed = true
-      await current.close()
+      await current.close(0)
     },
   }
 }

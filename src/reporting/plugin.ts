@@ -7,7 +7,7 @@ import { beat } from '../counting/replica.js'
 import type { Executor } from '../database/client.js'
 import { outageLog } from '../log.js'
 import type { Timing } from '../timing.js'
-import { type AnnouncementKind, announce, announceCall, parseAnnouncement } from './announcements.js'
+import { announce, announceCall, parseAnnouncement } from './announcements.js'
 import { boundaryBefore, DatabaseClock } from './clock.js'
 
 /** So many replicas can flush at one moment. */
@@ -17,6 +17,11 @@ const FLUSH_MS = 5
 /** How much longer a snapshot may take than its grace period. */
 const HOLD_MARGIN_MS = 500
 const FIRST_RETRY_MS = 100
+/** The parts of a short interval for which a snapshot waits, and flushes are held back. */
+const WAITED_PART = 0.5
+const HELD_PART = 0.75
+/** A moment so far ahead of the clock is one from before it was set back. */
+const SET_BACK_MS = 1_000
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -35,6 +40,8 @@ declare module 'fastify' {
        * this replica has.
        */
       call(): Promise<number>
+      /** How long a scheduled snapshot waits for reports: the next boundary must not find it waiting. */
+      readonly scheduledGraceMs: number
       /** Tells all replicas that nothing waits for their reports up to `until` any longer. */
       end(kind: 'taken' | 'released', until: number): Promise<void>
       /** Calls `listener` when another replica has recorded a snapshot of the period that ended at `until`. */
@@ -71,16 +78,21 @@ export default fp<{ config: Config; timing: Timing }>(
     /** The last cut, and its report. */
     let last: { until: number; reported: Promise<void> } | undefined
 
+    /** Whether the last report contains one up to `until`: not if the clock has been set back since. */
+    const isReported = (until: number) =>
+      last !== undefined &&
+      (last.until === until ||
+        (last.until > until && clock.isKnown && last.until < clock.now() + SET_BACK_MS))
+
     /** Cuts at `until`, once. All replicas do so at the same time: `delayMs` spreads their flushes. */
-    function report(until: number, { delayMs = 0, isHeld = graceMs > 0 } = {}): Promise<void> {
-      if (last?.until === until) return last.reported
-      const reported = cuts.report(until, delayMs)
+    function report(until: number, { delayMs = 0, heldMs = graceMs > 0 ? holdMs : 0 } = {}): Promise<void> {
+      if (last && isReported(until)) return last.reported
+      const reported = cuts.report(until, { delayMs, holdMs: heldMs })
       const cut = { until, reported }
       last = cut
       reported.catch(() => {
         if (last === cut) last = undefined // to be tried again; the flusher reports its failures
       })
-      if (isHeld) cuts.hold(holdMs)
       return reported
     }
 
@@ -89,8 +101,9 @@ export default fp<{ config: Config; timing: Timing }>(
       return isOldest ? 0 : Math.random() * Math.min(graceMs / 4, neededMs)
     }
 
-    function release(until: number): void {
-      if (last?.until === until) cuts.release()
+    /** A snapshot has taken what was flushed before `until`, and leaves nothing to wait for at earlier moments. */
+    function release(kind: 'taken' | 'released', until: number): void {
+      cuts.release(until, { earlier: kind === 'taken' })
     }
 
     function hear(message: string): void {
@@ -99,7 +112,7 @@ export default fp<{ config: Config; timing: Timing }>(
       const { kind, until } = heard
       if (kind === 'call')
         report(until, { delayMs: spreadMs() }).catch(() => {}) // the flusher reports its failures
-      else release(until)
+      else release(kind, until)
       if (kind === 'taken') for (const listener of listeners) listener(until)
     }
 
@@ -148,14 +161,14 @@ export default fp<{ config: Config; timing: Timing }>(
     async function reportAtBoundaries(): Promise<void> {
       await started
       const lengthMs = intervalMs > 0 ? intervalMs : timing.reportMs
-      const isHeld = graceMs > 0 && intervalMs > 0
+      const heldMs = graceMs > 0 ? Math.min(holdMs, HELD_PART * intervalMs) : 0
       for (let previous = boundaryBefore(clock.now(), lengthMs); !signal.aborted; ) {
         const boundary = boundaryBefore(clock.now(), lengthMs)
-        if (boundary !== previous) report(boundary, { delayMs: spreadMs(), isHeld }).catch(() => {}) // as above
+        if (boundary !== previous) report(boundary, { delayMs: spreadMs(), heldMs }).catch(() => {}) // as above
         previous = boundary
         // Not at once until a boundary that is far away: the next heartbeat corrects the clock.
         const untilNext = boundary + lengthMs - clock.now()
-        await pause(Math.min(untilNext, timing.heartbeatMs), { signal, ref: false })
+        await pause(Math.min(Math.max(0, untilNext), timing.heartbeatMs), { signal, ref: false })
       }
     }
 
@@ -164,8 +177,8 @@ export default fp<{ config: Config; timing: Timing }>(
       if (database.isPrepared) app.log.fatal({ err }, 'reporting has stopped') // the server logs a rejection of database.prepared
     })
 
-    async function end(kind: AnnouncementKind, until: number): Promise<void> {
-      release(until)
+    async function end(kind: 'taken' | 'released', until: number): Promise<void> {
+      release(kind, until)
       try {
         await database.run((db) => announce(db, { kind, until, by: replica.replicaId }))
       } catch (err) {
@@ -178,6 +191,7 @@ export default fp<{ config: Config; timing: Timing }>(
       clock,
       started,
       canCall: listener !== undefined,
+      scheduledGraceMs: Math.min(graceMs, WAITED_PART * intervalMs),
       get isOldest() {
         return isOldest
       },

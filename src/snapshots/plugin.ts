@@ -40,7 +40,8 @@ declare module 'fastify' {
 export default fp<{ config: Config; timing: Timing }>(
   async (app, { config, timing }) => {
     const { metrics, counting, database, reporting, shutdown } = app
-    const graceMs = config.SNAPSHOT_GRACE_MS
+    // The embedded server has one replica, and one connection.
+    const graceMs = config.DATABASE_URL === undefined ? 0 : config.SNAPSHOT_GRACE_MS
     const { replicaId } = counting.replica
     const listeners: (() => void)[] = []
     const historyGrew = new Waker()
@@ -133,7 +134,7 @@ export default fp<{ config: Config; timing: Timing }>(
 
     async function takeScheduled(boundary: number): Promise<SnapshotOutcome> {
       await reporting.report(boundary)
-      const outcome = await take('schedule', boundary, graceMs)
+      const outcome = await take('schedule', boundary, Math.min(graceMs, reporting.scheduledGraceMs))
       if (outcome.result === 'taken') await reporting.end('taken', boundary)
       return outcome
     }

@@ -176,3 +176,111 @@ t.test('the next flush is sent before the waiters of the previous one resolve', 
   end.abort()
   await running
 })
+
+t.test('a cut is flushed behind the flush in progress, and what follows is held back', async (t) => {
+  const { tracker, flusher, calls, call } = setup()
+  tracker.track('w', 'o', 1, 0)
+  const first = flusher.flush()
+  tracker.track('w', 'o', 2, 0)
+  const reported = flusher.report(5_000, { holdMs: 60_000 })
+  tracker.track('w', 'o', 4, 0)
+  const rest = flusher.flush()
+  ;(await call(1)).respond()
+  const cut = await call(2)
+  t.hasStrict(cut.flush, { flushSeq: 2, allowedRequests: 2, reportedUntil: 5_000 })
+  cut.respond()
+  await Promise.all([first, reported])
+  await turn()
+  t.equal(calls.length, 2)
+  flusher.release(5_000)
+  const next = await call(3)
+  t.hasStrict(next.flush, { flushSeq: 3, allowedRequests: 4, reportedUntil: undefined })
+  next.respond()
+  await rest
+})
+
+t.test('what a second cut seals is held back behind the first one', async (t) => {
+  const { tracker, flusher, calls, call } = setup()
+  tracker.track('w', 'o', 1, 0)
+  const first = flusher.report(5_000, { holdMs: 60_000 })
+  ;(await call(1)).respond()
+  await first
+  tracker.track('w', 'o', 2, 0)
+  const second = flusher.report(6_000, { holdMs: 60_000 })
+  tracker.track('w', 'o', 4, 0)
+  const rest = flusher.flush()
+  await turn()
+  t.equal(calls.length, 1)
+  flusher.release(5_000)
+  t.hasStrict((await call(2)).flush, { allowedRequests: 2, reportedUntil: 6_000 })
+  ;(await call(2)).respond()
+  await second
+  await turn()
+  t.equal(calls.length, 2)
+  flusher.release(6_000)
+  ;(await call(3)).respond()
+  await rest
+  t.strictSame(tracker.unflushed, { allowed: 0, denied: 0 })
+})
+
+t.test('of cuts that wait for a sealed part, the last one tells what is reported', async (t) => {
+  const { tracker, flusher, call } = setup()
+  tracker.track('w', 'o', 1, 0)
+  const first = flusher.flush()
+  const cuts = [flusher.report(5_000), flusher.report(6_000), flusher.report(7_000)]
+  tracker.track('w', 'o', 2, 0)
+  ;(await call(1)).respond()
+  t.hasStrict((await call(2)).flush, { allowedRequests: 0, reportedUntil: 5_000 })
+  ;(await call(2)).respond()
+  t.hasStrict((await call(3)).flush, { allowedRequests: 2, reportedUntil: 7_000 })
+  ;(await call(3)).respond()
+  await Promise.all([first, ...cuts])
+})
+
+t.test('a cut that fails rejects, and is reported by the next attempt', async (t) => {
+  const { tracker, flusher, call } = setup()
+  tracker.track('w', 'o', 1, 0)
+  const reported = flusher.report(5_000)
+  ;(await call(1)).fail()
+  await t.rejects(reported, { message: 'connection lost' })
+  const flushing = flusher.flush()
+  t.equal((await call(2)).flush.reportedUntil, 5_000)
+  ;(await call(2)).respond()
+  await flushing
+})
+
+t.test('a hold ends by itself, and before sessions would be refused', async (t) => {
+  const { tracker, flusher, call } = setup()
+  const first = flusher.report(5_000, { holdMs: 20 })
+  ;(await call(1)).respond()
+  await first
+  tracker.track('w', 'o', 1, 0)
+  const flushing = flusher.flush()
+  ;(await call(2)).respond()
+  await flushing
+
+  const second = flusher.report(6_000, { holdMs: 60_000 })
+  ;(await call(3)).respond()
+  await second
+  for (let session = 0; session < 20_000; session++)
+    tracker.track('w', 'o', 1, 0, {
+      id: `s${session}`,
+      numbers: { allowed: [0, 1], denied: [], skipped: [] },
+    })
+  t.ok(tracker.isFlushUrgent)
+  const urgent = flusher.flush()
+  ;(await call(4)).respond()
+  await urgent
+})
+
+t.test('a drain waits for the end of a hold for half of its time', async (t) => {
+  const { tracker, flusher, call } = setup()
+  const reported = flusher.report(5_000, { holdMs: 60_000 })
+  ;(await call(1)).respond()
+  await reported
+  tracker.track('w', 'o', 1, 0)
+  const draining = flusher.drain(1_000)
+  ;(await call(2)).respond()
+  await draining
+  t.strictSame(tracker.unflushed, { allowed: 0, denied: 0 })
+})

@@ -2,9 +2,10 @@
 //
 // After every step: what was tracked = snapshots + rows + duplicates + memory + what crashed replicas held, and each of
 // these figures is the model's; and each row's distinct counts and sketches are those of the ids flushed into it. A
-// snapshot's distinct counts are those of all ids flushed, whichever replicas saw them. At the end, when every session
-// has sent its last log and gone silent: numbers sent = allowed + denied + skipped + missing - recovered. SEED=… replays
-// a run.
+// snapshot's distinct counts are those of all ids flushed, whichever replicas saw them. A replica has reported up to a
+// moment if and only if the database has all that it tracked before, and what it tracks after a cut is not flushed while
+// it is held back. At the end, when every session has sent its last log and gone silent: numbers sent = allowed + denied
+// + skipped + missing - recovered. SEED=… replays a run.
 
 import { createHash, randomInt, randomUUID } from 'node:crypto'
 import fc from 'fast-check'
@@ -60,19 +61,44 @@ interface Ids {
   users: Set<string>
 }
 
+/** What one flush carries. */
+interface Part {
+  ids: Ids
+  /** Without a session. */
+  counts: Counts
+  logs: Log[]
+  /** Set if it was sealed. */
+  until: number | undefined
+  /** Whether the database has it. */
+  isApplied: boolean
+}
+
+const emptyPart = (): Part => ({
+  ids: noIds(),
+  counts: none(),
+  logs: [],
+  until: undefined,
+  isApplied: false,
+})
+const isEmpty = ({ counts, logs }: Part) => counts.allowed + counts.denied + logs.length === 0
+
 /** A replica: what is real of it, and beside it what the model knows. */
 class Replica {
   readonly id = randomUUID()
   readonly tracker = newTracker()
   fate: Fate = 'answered'
   readonly flusher: Flusher
-  /** Since the last batch was frozen. */
-  pending = noIds()
-  /** In the batch that is frozen and not settled, and whether the database has it. */
-  frozen: { ids: Ids; counts: Counts; logs: Log[]; isApplied: boolean } | undefined
-  /** Without a session. */
-  pendingCounts = none()
-  pendingLogs: Log[] = []
+  /** Since the last part was frozen or sealed. */
+  pending = emptyPart()
+  sealed: Part | undefined
+  /** Attempted and not settled. */
+  frozen: Part | undefined
+  /** A cut that waits for the sealed part to be frozen. */
+  wanted: number | undefined
+  /** What the database has of its reports. */
+  reported: number | undefined
+  /** While flushes are held back: the number of the first that must not be attempted. */
+  heldFrom = Number.POSITIVE_INFINITY
   /** Flushed into the row that is there now. */
   row: Ids | undefined
 
@@ -80,6 +106,7 @@ class Replica {
     this.flusher = new Flusher({
       tracker: this.tracker,
       apply: async (batch) => {
+        if (batch.flushSeq >= this.heldFrom) throw new Error(`flush ${batch.flushSeq} was not held back`)
         if (this.fate === 'cut') throw new Error('cut')
         const replica = { replicaId: this.id, name: 'test', version: '0.0.0' }
         const outcome = await database.run((db) => applyFlush(db, replica, batch))
@@ -89,40 +116,59 @@ class Replica {
     })
   }
 
-  /** The model's part of a flush; the batch that was tried before goes first, then what came since. */
-  flushed(fate: Fate, model: Model): void {
-    for (let first = this.frozen !== undefined; ; first = false) {
-      if (!first && this.pendingCounts.allowed + this.pendingCounts.denied + this.pendingLogs.length === 0)
-        return
-      if (!first) {
-        this.frozen = {
-          ids: this.pending,
-          counts: this.pendingCounts,
-          logs: this.pendingLogs,
-          isApplied: false,
-        }
-        this.pending = noIds()
-        this.pendingCounts = none()
-        this.pendingLogs = []
+  /** The model's part of a cut. */
+  cut(until: number): void {
+    this.wanted = until
+    this.#seal()
+  }
+
+  #seal(): void {
+    if (this.wanted === undefined || this.sealed) return
+    this.sealed = { ...this.pending, until: this.wanted }
+    this.pending = emptyPart()
+    this.wanted = undefined
+  }
+
+  /** The model's part of a run: what was attempted before goes first, then what is sealed, then what came since. */
+  flushed(fate: Fate, model: Model, { pending = true } = {}): void {
+    for (;;) {
+      if (!this.frozen && this.sealed) {
+        this.frozen = this.sealed
+        this.sealed = undefined
+      } else if (!this.frozen && pending && !isEmpty(this.pending)) {
+        this.frozen = this.pending
+        this.pending = emptyPart()
       }
+      this.#seal()
       const { frozen } = this
       if (!frozen) return
       if (fate !== 'cut' && !frozen.isApplied) {
-        this.row = union(this.row, frozen.ids)
         frozen.isApplied = true
+        if (!isEmpty(frozen)) this.row = union(this.row, frozen.ids)
         store(model, frozen.counts, frozen.logs)
+        this.reported = frozen.until ?? this.reported
       }
-      if (fate !== 'answered') return
+      if (fate !== 'answered') {
+        this.wanted = undefined
+        return
+      }
       this.frozen = undefined
-      if (!first) return
     }
+  }
+
+  /** Frozen, sealed and pending, each with the number of its flush. */
+  get parts(): { part: Part; seq: number }[] {
+    const parts = [this.frozen, this.sealed, this.pending].filter((part) => part !== undefined)
+    const last = this.tracker.pendingSeq
+    return parts.map((part, index) => ({ part, seq: last - (parts.length - 1 - index) }))
   }
 
   /** How many requests are in memory alone. */
   get held(): number {
-    const { frozen } = this
-    const pending = requests(this.pendingCounts, this.pendingLogs)
-    return pending + (frozen && !frozen.isApplied ? requests(frozen.counts, frozen.logs) : 0)
+    return this.parts.reduce(
+      (sum, { part }) => sum + (part.isApplied ? 0 : requests(part.counts, part.logs)),
+      0,
+    )
   }
 }
 
@@ -203,10 +249,10 @@ const track = (index: number, workspace: string, user: string, counts: Counts) =
   step(`track(${index}, ${workspace}, ${user}, ${JSON.stringify(counts)})`, async (model, real) => {
     const replica = at(real, index)
     replica.tracker.track(workspace, user, counts.allowed, counts.denied)
-    replica.pending.workspaces.add(workspace)
-    replica.pending.users.add(user)
-    replica.pendingCounts.allowed += counts.allowed
-    replica.pendingCounts.denied += counts.denied
+    replica.pending.ids.workspaces.add(workspace)
+    replica.pending.ids.users.add(user)
+    replica.pending.counts.allowed += counts.allowed
+    replica.pending.counts.denied += counts.denied
     model.tracked += counts.allowed + counts.denied
   })
 
@@ -221,10 +267,10 @@ const trackLogs = (index: number, session: number, numbers: number[]) =>
       numbers: batch.numbers,
     })
     if (batch.allowed + batch.denied > 0) {
-      replica.pending.workspaces.add('w')
-      replica.pending.users.add(`u${session}`)
+      replica.pending.ids.workspaces.add('w')
+      replica.pending.ids.users.add(`u${session}`)
     }
-    replica.pendingLogs.push(...logs)
+    replica.pending.logs.push(...logs)
     model.tracked += batch.allowed + batch.denied
   })
 
@@ -234,6 +280,42 @@ const flush = (index: number, fate: Fate) =>
     replica.fate = fate
     await replica.flusher.flush().catch(() => {}) // as fate has it
     replica.flushed(fate, model)
+  })
+
+/** Moments that the replicas report are in the future, so that sessions count as silent. */
+let lastUntil = Date.now() + 3_600_000
+
+const cut = (index: number, fate: Fate) =>
+  step(`cut(${index}, ${fate})`, async (model, real) => {
+    const replica = at(real, index)
+    const until = ++lastUntil
+    replica.fate = fate
+    await replica.flusher.report(until).catch(() => {}) // as fate has it
+    replica.cut(until)
+    replica.flushed(fate, model, { pending: false })
+  })
+
+/** All replicas cut, go on tracking, and would flush that: none of it is in the snapshot that follows. */
+const period = (workspace: string) =>
+  step(`period(${workspace})`, async (model, real) => {
+    const until = ++lastUntil
+    for (const replica of real.replicas) {
+      replica.fate = 'answered'
+      await replica.flusher.report(until, { holdMs: 60_000 })
+      replica.cut(until)
+      replica.flushed('answered', model, { pending: false })
+      replica.heldFrom = replica.tracker.pendingSeq
+    }
+    for (const index of real.replicas.keys())
+      await track(index, workspace, workspace, { allowed: 1, denied: 0 }).run(model, real)
+    const flushes = real.replicas.map(({ flusher }) => flusher.flush())
+    await snapshot(false).run(model, real)
+    for (const replica of real.replicas) {
+      replica.heldFrom = Number.POSITIVE_INFINITY
+      replica.flusher.release(until)
+    }
+    await Promise.all(flushes)
+    for (const replica of real.replicas) replica.flushed('answered', model)
   })
 
 const snapshot = (fails: boolean) =>
@@ -271,7 +353,7 @@ const snapshot = (fails: boolean) =>
 const together = () =>
   step('together()', async (model, real) => {
     model.left = []
-    const seqs = real.replicas.map(({ tracker }) => tracker.pendingSeq)
+    const parts = real.replicas.map((replica) => replica.parts)
     for (const replica of real.replicas) replica.fate = 'answered'
     await Promise.all([
       real.database.run((db) => takeSnapshot(db, { trigger: 'manual', reportedBy: randomUUID() })),
@@ -280,14 +362,12 @@ const together = () =>
     const rows = await real.sql<{ replica_id: string; first: number }[]>`
       select replica_id, first_flush_seq::int as first from boundary_usage_stats`
     for (const [index, replica] of real.replicas.entries()) {
-      const { frozen, pending } = replica
-      const seq = seqs[index] ?? 0
       replica.flushed('answered', model)
       const row = rows.find(({ replica_id }) => replica_id === replica.id)
       if (!row) replica.row = undefined
-      // The row was made by the flush of what was pending, or by the one that went before it.
-      else if (row.first === seq) replica.row = pending
-      else if (frozen && row.first === seq - 1) replica.row = union(frozen.ids, pending)
+      // The row was made by one of these flushes, and has what those after it carried; or it was there before.
+      const since = parts[index]?.filter(({ seq }) => row && seq >= row.first) ?? []
+      if (row && since[0]?.seq === row.first) replica.row = since.map(({ part }) => part.ids).reduce(union)
     }
   })
 
@@ -319,6 +399,14 @@ async function holds(model: Model, real: Real): Promise<void> {
   const held = real.replicas.reduce((sum, replica) => sum + replica.held, 0)
   const accounted = stored.allowed + stored.denied + stored.duplicates + held + crashed
   if (accounted !== tracked) throw new Error(`tracked ${tracked}, accounted for ${accounted}`)
+
+  const reports = await real.sql<{ replica_id: string; until: number }[]>`
+    select replica_id, (extract(epoch from reported_until) * 1000)::float8 as until from boundary_usage_replicas
+    where reported_until is not null`
+  for (const { id, reported } of real.replicas) {
+    const until = reports.find(({ replica_id }) => replica_id === id)?.until
+    if (until !== reported) throw new Error(`reported ${until}, expected ${reported}`)
+  }
 
   const rows = await real.sql<{ replica_id: string; found: unknown }[]>`
     select replica_id, json_build_object(
@@ -379,6 +467,8 @@ t.test(
       .tuple(index, fc.nat(SESSIONS - 1), numbers)
       .map(([i, session, list]) => trackLogs(i, session, list))
     const flushes = fc.tuple(index, fate).map((args) => flush(...args))
+    const cuts = fc.tuple(index, fate).map((args) => cut(...args))
+    const periods = small.map((w) => period(`w${w}`))
     const steps = fc.commands(
       [
         tracks,
@@ -386,6 +476,8 @@ t.test(
         sessions,
         flushes,
         flushes,
+        cuts,
+        periods,
         fc.boolean().map(snapshot),
         fc.constant(null).map(together),
         index.map(crash),

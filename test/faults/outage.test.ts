@@ -105,8 +105,14 @@ t.test('a connection that falls silent in the middle of a flush wedges nothing',
   await replica.send({ logs: logs(1, 0) })
   await untilFlushed(replica)
   // A busy machine may take longer than the short deadline to open a connection.
-  await until(async () => (await replica.get('/telemetry/snapshot')).ok, { what: 'a preview' })
-  t.hasStrict(await json(replica.get('/telemetry/snapshot')), { allowed_requests: 4, denied_requests: 2 })
+  const preview = await until(
+    async () => {
+      const response = await replica.get('/telemetry/snapshot')
+      return response.ok && response.json()
+    },
+    { what: 'a preview' },
+  )
+  t.hasStrict(preview, { allowed_requests: 4, denied_requests: 2 })
 })
 
 t.test('a shutdown ends in time and says what may be lost', async (t) => {
