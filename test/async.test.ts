@@ -2,8 +2,9 @@
 
 import { setImmediate as turn } from 'node:timers/promises'
 import t from 'tap'
-import { backoff, pause, TimeoutError, timeout, Waker } from '../src/async.js'
+import { backoff, Coalescer, pause, TimeoutError, timeout, Waker } from '../src/async.js'
 import { collectGarbage } from './helpers/garbage.js'
+import { until } from './helpers/until.js'
 
 const LONG_MS = 3_600_000
 
@@ -126,4 +127,29 @@ t.test('a garbage collection ends no wait: its time and its signal still do', as
   await collectGarbage()
   controller.abort(new Error('end'))
   await Promise.all(aborted)
+})
+
+t.test('who asks while it runs waits for the next run, which all share', async (t) => {
+  const runs: ((outcome: number) => void)[] = []
+  const coalescer = new Coalescer(20, () => new Promise<number>((resolve) => runs.push(resolve)))
+  const first = coalescer.run()
+  await until(() => runs.length === 1, { what: 'the first run' })
+  const begun = performance.now()
+  const [second, third] = [coalescer.run(), coalescer.run()]
+  runs[0]?.(1)
+  t.equal(await first, 1)
+  await until(() => runs.length === 2, { what: 'the second run' })
+  t.ok(performance.now() - begun >= 15, 'it does not begin at once')
+  runs[1]?.(2)
+  t.strictSame(await Promise.all([second, third]), [2, 2])
+})
+
+t.test('a run that fails rejects those who share it, and no others', async (t) => {
+  let runs = 0
+  const coalescer = new Coalescer(0, async () => {
+    if (++runs === 1) throw new Error('lost')
+    return runs
+  })
+  await t.rejects(coalescer.run(), { message: 'lost' })
+  t.equal(await coalescer.run(), 2)
 })

@@ -7,15 +7,6 @@ import type { SnapshotOutcome } from '../../src/snapshots/snapshot.js'
 import { testDatabase } from '../helpers/database.js'
 import { logs, startReplica } from '../helpers/replica.js'
 
-t.test('boundaries are multiples of the interval since 1970', async (t) => {
-  const now = Date.parse('2026-01-31T12:47:03.250Z')
-  t.equal(boundaryBefore(now, 1_800_000), Date.parse('2026-01-31T12:30:00.000Z'))
-  t.equal(
-    boundaryBefore(Date.parse('2026-01-31T12:30:00.000Z'), 1_800_000),
-    Date.parse('2026-01-31T12:30:00.000Z'),
-  )
-})
-
 /** A schedule whose clock the test reads; ends when there are no more answers. */
 async function run(
   answers: (() => Promise<SnapshotOutcome>)[],
