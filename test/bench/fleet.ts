@@ -36,7 +36,12 @@ const NEW = ids(1)
 /** What a flush carries: all ids of a period that it opens, one new id, or counts alone. */
 export type Carries = 'opening' | 'new id' | 'counts'
 
-export async function flush(database: Database, member: Member, carries: Carries): Promise<void> {
+export async function flush(
+  database: Database,
+  member: Member,
+  carries: Carries,
+  reportedUntil?: number,
+): Promise<void> {
   const distinct = carries === 'opening' ? MANY : NEW
   const batch = {
     flushSeq: ++member.flushSeq,
@@ -50,7 +55,7 @@ export async function flush(database: Database, member: Member, carries: Carries
     sessions: new Sessions(),
     keyOf,
     since: 0,
-    reportedUntil: undefined,
+    reportedUntil,
   }
   const replica = { replicaId: member.replicaId, name: 'bench', version: '0' }
   await database.run((db) => applyFlush(db, replica, batch))

@@ -1,10 +1,16 @@
 // npm run bench:scale: how large a fleet one PostgreSQL carries, and what its tables grow to. Takes names of parts.
 
-import { mkdirSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import postgres from 'postgres'
+import { beat } from '../../src/counting/replica.js'
 import { connectDatabase } from '../../src/database/client.js'
+import { openListener } from '../../src/database/listener.js'
 import { migrate } from '../../src/database/migrate.js'
+import { announceCall, parseAnnouncement } from '../../src/reporting/announcements.js'
+import { waitForReports } from '../../src/reporting/late.js'
+import { TIMING } from '../../src/timing.js'
 import { startPostgres } from '../helpers/postgres.js'
 import { type Carries, flush, inParallel, type Member, newFleet, snapshot } from './fleet.js'
 import { describeMachine, median, quantile, row, runParts, tell } from './harness.js'
@@ -20,6 +26,9 @@ const { values, positionals } = parseArgs({
   },
 })
 const CONNECTIONS = 8
+/** Replicas spread their flushes over so much of the time after a call: as for 1,000 replicas and a grace period of 20 s. */
+const SPREADS_MS = [0, 5_000]
+const CALLS = 3
 /** And for how many periods their tables are watched: a larger one writes more rows in each. */
 const FLEETS = [
   { replicas: 1, periods: 1_000 },
@@ -29,13 +38,18 @@ const FLEETS = [
 ].filter(({ replicas }) => values.replicas === undefined || Number(values.replicas) === replicas)
 
 console.log(`${describeMachine()}; ${CONNECTIONS} connections, fsync on`)
-const server = await startPostgres({ fsync: 'on', full_page_writes: 'on', autovacuum_naptime: '1' })
+const server = await startPostgres({
+  fsync: 'on',
+  full_page_writes: 'on',
+  autovacuum_naptime: '1',
+  max_connections: '1100',
+})
 const database = connectDatabase({ target: { url: server.url }, poolMax: CONNECTIONS + 1 })
 const sql = postgres(server.url, { max: 1, onnotice: () => {} })
 const results: Record<string, unknown> = { machine: describeMachine() }
 try {
   await migrate(database)
-  await runParts({ rates, growth }, positionals)
+  await runParts({ rates, growth, calls }, positionals)
 } finally {
   await sql.end()
   await database.close()
@@ -175,4 +189,93 @@ async function growth(): Promise<void> {
 async function megabytes(): Promise<number> {
   const [found] = await sql`select pg_total_relation_size('boundary_usage_stats') as bytes`
   return Number(found?.bytes) / 2 ** 20
+}
+
+/**
+ * A call that every replica of a fleet hears on a connection of its own and reports to, with a flush of one new id or
+ * with a heartbeat: until the last one has heard it, until all have reported, and what that takes the database.
+ */
+async function calls(): Promise<void> {
+  console.log(`\nA call to all replicas, each with a connection that listens; medians of ${CALLS}`)
+  row('replicas', 'report', 'spread ms', 'heard ms', 'reported ms', 'snapshot ms', 'database CPU ms')
+  for (const { replicas } of FLEETS.filter(({ replicas }) => replicas > 1 && replicas <= 1_000)) {
+    const fleet = newFleet(replicas)
+    for (const { replicaId } of fleet)
+      await database.run((db) => beat(db, { replicaId, name: 'bench', version: '0' }))
+    let hear: (member: Member, until: number) => void = () => {}
+    const listeners = fleet.map((member) =>
+      openListener({
+        target: { url: server.url },
+        timing: TIMING,
+        onMessage: (message) => hear(member, parseAnnouncement(message)?.until ?? 0),
+        onLost: () => {},
+      }),
+    )
+    await inParallel(listeners, CONNECTIONS, (listener) => listener.run(async () => {}))
+    for (const report of ['flush', 'heartbeat'] as const)
+      for (const spreadMs of SPREADS_MS) {
+        const runs: { heard: number; reported: number; snapshot: number; cpu: number }[] = []
+        for (let run = 0; run < CALLS; run++) {
+          await open(fleet)
+          const before = await databaseCpuMs()
+          const start = performance.now()
+          let heard = 0
+          const reports: Promise<void>[] = []
+          const all = new Promise<void>((resolve) => {
+            hear = (member, until) => {
+              reports.push(reportOf(member, report, until, Math.random() * spreadMs))
+              if (reports.length < replicas) return
+              heard = performance.now() - start
+              resolve()
+            }
+          })
+          const until = await database.run((db) => announceCall(db, fleet[0]?.replicaId ?? ''))
+          const { late } = await database.run((db) => waitForReports(db, until, 30_000), {
+            deadlineMs: 60_000,
+          })
+          if (late > 0) throw new Error(`${late} of ${replicas} replicas were late`)
+          const reported = performance.now() - start
+          await all
+          await Promise.all(reports)
+          const cpu = (await databaseCpuMs()) - before
+          runs.push({ heard, reported, snapshot: await snapshot(database), cpu })
+        }
+        const medianOf = (name: keyof (typeof runs)[number]) => median(runs.map((run) => run[name]))
+        const figures = (['heard', 'reported', 'snapshot', 'cpu'] as const).map(medianOf)
+        results[`call to ${replicas}, ${report}, spread ${spreadMs}`] = figures
+        row(String(replicas), report, String(spreadMs), ...figures.map((ms) => ms.toFixed(0)))
+      }
+    await Promise.all(listeners.map((listener) => listener.close()))
+    await sql`truncate boundary_usage_stats, boundary_usage_replicas`
+  }
+}
+
+async function reportOf(member: Member, report: 'flush' | 'heartbeat', until: number, delayMs: number) {
+  await sleep(delayMs)
+  if (report === 'flush') await flush(database, member, 'new id', until)
+  else
+    await database.run((db) => beat(db, { replicaId: member.replicaId, name: 'bench', version: '0' }, until))
+}
+
+/** The CPU time of all processes of the server, in milliseconds. */
+async function databaseCpuMs(): Promise<number> {
+  const [own] = await sql<{ pid: number }[]>`select pg_backend_pid() as pid`
+  const postmaster = own && statOf(own.pid)?.parent
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map((pid) => statOf(Number(pid)))
+    .filter((stat) => stat !== undefined && stat.parent === postmaster)
+    .reduce((sum, stat) => sum + (stat?.cpuMs ?? 0), 0)
+}
+
+/** Undefined if the process has ended. The kernel counts in hundredths of a second. */
+function statOf(pid: number): { parent: number; cpuMs: number } | undefined {
+  try {
+    const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
+      .replace(/^.*\) /, '')
+      .split(' ')
+    return { parent: Number(fields[1]), cpuMs: (Number(fields[11]) + Number(fields[12])) * 10 }
+  } catch {
+    return undefined
+  }
 }
