@@ -41,7 +41,8 @@ export const telemetry: FastifyPluginAsyncTypebox = async (app) => {
         operationId: 'previewSnapshot',
         summary: 'Preview the current period',
         description:
-          'This replica flushes first. Excludes usage that other replicas have not flushed yet. Nothing is reset.',
+          'All replicas flush first. Contains what they counted before `period_end`, except for those in ' +
+          '`late_replicas`. Nothing is reset. Concurrent requests share a preview; a replica makes one per second.',
         response: responses(
           200,
           ref(SnapshotPreviewSchema),
@@ -63,7 +64,8 @@ export const telemetry: FastifyPluginAsyncTypebox = async (app) => {
         operationId: 'takeSnapshot',
         summary: 'Take a snapshot, which starts a new period',
         description:
-          'This replica flushes first. Usage that other replicas have not flushed yet belongs to the next period.',
+          'All replicas flush first. The period contains what they counted before `period_end`, except for those in ' +
+          '`late_replicas`: what they hold belongs to the next period.',
         response: {
           ...responses(200, ref(SnapshotSchema), 'The recorded snapshot.', 401, 403, 503),
           409: errorResponse(409, {

@@ -52,7 +52,7 @@ export const SnapshotPreviewSchema = Type.Object(
   {
     ...SnapshotSchema.properties,
     id: Type.Null({ description: 'A preview is not recorded.' }),
-    period_end: time('Now.'),
+    period_end: time('The time for which the preview is true.'),
   },
   { $id: 'SnapshotPreview', title: 'SnapshotPreview' },
 )
