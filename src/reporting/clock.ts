@@ -41,6 +41,11 @@ export class DatabaseClock {
     return this.#sample !== undefined
   }
 
+  /** By how much it may differ from the database's when the last sample was taken; infinite before. */
+  get error(): number {
+    return this.#sample?.error ?? Number.POSITIVE_INFINITY
+  }
+
   /** The database's clock, in milliseconds since 1970. Throws before the first heartbeat. */
   now(): number {
     if (!this.#sample) throw new Error("the database's clock is not known before the first heartbeat")

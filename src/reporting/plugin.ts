@@ -20,6 +20,9 @@ const FIRST_RETRY_MS = 100
 /** The parts of a short interval for which a snapshot waits, and flushes are held back. */
 const WAITED_PART = 0.5
 const HELD_PART = 0.75
+/** While a process starts, its heartbeats take long: more of them follow, until one gives the clock to within this. */
+const PRECISE_MS = 10
+const MAX_IMPRECISE = 50
 /** A moment so far ahead of the clock is one from before it was set back. */
 const SET_BACK_MS = 1_000
 
@@ -138,6 +141,7 @@ export default fp<{ config: Config; timing: Timing }>(
         'heartbeats work again',
       )
       let failures = 0
+      let imprecise = 0
       while (!signal.aborted) {
         try {
           await (listener ? listener.run(beatOnce) : database.run(beatOnce, { lane: 'flush' }))
@@ -149,10 +153,13 @@ export default fp<{ config: Config; timing: Timing }>(
           if (database.up) outages.failed({ err }) // the database plugin logs an outage
         }
         // With jitter: replicas that start together do not stay together.
+        imprecise = clock.error > PRECISE_MS ? imprecise + 1 : 0
         const delayMs =
           failures > 0
             ? backoff(failures, FIRST_RETRY_MS, timing.heartbeatMs / 4)
-            : timing.heartbeatMs * (0.8 + 0.2 * Math.random())
+            : imprecise > 0 && imprecise < MAX_IMPRECISE
+              ? FIRST_RETRY_MS
+              : timing.heartbeatMs * (0.8 + 0.2 * Math.random())
         await waker.wait(delayMs, { signal })
       }
     }

@@ -32,14 +32,17 @@ for (const ACK of ['memory', 'durable'])
   t.test(`each log is in the period in which it was tracked, with ACK=${ACK}`, async (t) => {
     const { url, sql } = await testDatabase(t, { altered: true })
     await recordFlushes(sql)
-    const env = { ACK, SNAPSHOT_INTERVAL_MS: '4000', FLUSH_INTERVAL_MS: '100', SNAPSHOT_GRACE_MS: '20000' }
+    const env = { ACK, SNAPSHOT_INTERVAL_MS: '4000', FLUSH_INTERVAL_MS: '100', SNAPSHOT_GRACE_MS: '3000' }
     const replicas = await Promise.all(
-      Array.from({ length: REPLICAS }, () => startReplica(t, url, env, { durableHoldMs: 20_000 })),
+      Array.from({ length: REPLICAS }, () => startReplica(t, url, env, { durableHoldMs: 3_000 })),
     )
     const tracked = new Map(
       replicas.map(({ app: { counting } }) => [counting.replica.replicaId, recordTracked(counting.tracker)]),
     )
     await Promise.all(replicas.map(({ app }) => app.reporting.started))
+    await until(() => replicas.every(({ app }) => app.reporting.clock.error < EDGE_MS / 2), {
+      what: 'precise clocks',
+    })
     const delay = monitorEventLoopDelay({ resolution: 5 })
     delay.enable()
     const end = new AbortController()
