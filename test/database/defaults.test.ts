@@ -90,8 +90,9 @@ async function checkPeriod(t: Test, database: Database, sql: postgres.Sql): Prom
     duplicate_requests: 0,
     missing_requests: 0,
     recovered_requests: 0,
-    late_replicas: null,
+    late_replicas: 0,
   }
+  await database.run((db) => beat(db, replica, Date.now() + 60_000))
   const preview = await database.run((db) => previewSnapshot(db, { reportedBy: replica.replicaId }))
   t.hasStrict(preview, counts)
   const taken = await database.run((db) =>
@@ -170,6 +171,7 @@ async function checkPeriod(t: Test, database: Database, sql: postgres.Sql): Prom
         last_flush_at: new Date(Math.floor(stored.flushed)),
         seen_at: new Date(Math.floor(stored.seen)),
         state: 'live',
+        reporting: false,
       },
     ],
   )
