@@ -137,7 +137,7 @@ export const ReplicaListSchema = Type.Object(
         {
           replica_id: id('A new UUID for every process start.'),
           name: Type.String({ description: 'REPLICA_NAME of the process.', examples: ['boundary-usage-0'] }),
-          version: Type.String({ examples: ['0.1.0'] }),
+          version: Type.String({ examples: ['0.2.0'] }),
           started_at: time('When the replica registered.'),
           last_flush_at: nullable(time('Null before the first flush.')),
           seen_at: nullable(time('The last heartbeat; null for a version that sends none.')),
