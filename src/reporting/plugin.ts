@@ -47,6 +47,8 @@ declare module 'fastify' {
       readonly scheduledGraceMs: number
       /** Tells all replicas that nothing waits for their reports up to `until` any longer. */
       end(kind: 'taken' | 'released', until: number): Promise<void>
+      /** Ends the wait of this replica's flushes for the snapshot of the period that ended at `until`. */
+      release(kind: 'taken' | 'released', until: number): void
       /** Calls `listener` when another replica has recorded a snapshot of the period that ended at `until`. */
       onRecorded(listener: (until: number) => void): void
     }
@@ -209,6 +211,7 @@ export default fp<{ config: Config; timing: Timing }>(
         return until
       },
       end,
+      release,
       onRecorded: (listener) => void listeners.push(listener),
     })
 

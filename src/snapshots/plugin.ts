@@ -136,6 +136,7 @@ export default fp<{ config: Config; timing: Timing }>(
       await reporting.report(boundary)
       const outcome = await take('schedule', boundary, Math.min(graceMs, reporting.scheduledGraceMs))
       if (outcome.result === 'taken') await reporting.end('taken', boundary)
+      if (outcome.result === 'not_due') reporting.release('taken', boundary)
       return outcome
     }
 

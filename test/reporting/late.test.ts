@@ -43,6 +43,27 @@ t.test('all replicas flush for a snapshot and a preview, whoever is asked', asyn
   t.hasStrict(await json<Late>(first.post('/telemetry/snapshot')), { replicas: 0, allowed_requests: 0 })
 })
 
+t.test('a replica that starts when no snapshot is due holds back no flush', async (t) => {
+  const { url } = await testDatabase(t)
+  const replica = await startReplica(t, url, {
+    SNAPSHOT_INTERVAL_MS: '86400000',
+    SNAPSHOT_GRACE_MS: '30000',
+  })
+  const isNotDue = async () =>
+    (await (await replica.get('/metrics')).text()).includes(
+      'boundary_usage_snapshots_total{trigger="schedule",result="not_due"} 1',
+    )
+  await until(isNotDue, { what: 'the schedule to look' })
+  await replica.send({ logs: logs(2, 1) })
+  let isFlushed = false
+  const flushed = replica.app.counting.flush().then(() => {
+    isFlushed = true
+  })
+  await until(() => isFlushed, { what: 'the flush', limit: 15_000 })
+  await flushed
+  t.equal(replica.app.counting.tracker.unflushedAge, 0)
+})
+
 t.test(
   'a paused replica is late: the snapshot follows after the grace period, its logs in the next',
   async (t) => {
