@@ -11,12 +11,13 @@ t.test('a lost answer to a flush (the connection cut after the server committed)
   const replica = await startReplica(t, proxy.through(url))
   await replica.send({ logs: logs(6, 4) })
 
-  let flushing = false
+  let flushing: number | undefined
   let committed = 0
-  proxy.judge(({ from, type, bytes }) => {
-    if (from === 'client' && type === 'P' && bytes.includes('with held')) flushing = true
+  proxy.judge(({ from, type, bytes, connection }) => {
+    if (from === 'client' && type === 'P' && bytes.includes('with held')) flushing = connection
     // CommandComplete of the COMMIT that is sent along with the statement.
-    if (!flushing || from !== 'server' || type !== 'C' || !bytes.includes('COMMIT')) return 'pass'
+    if (connection !== flushing || from !== 'server' || type !== 'C' || !bytes.includes('COMMIT'))
+      return 'pass'
     committed++
     return { cut: 0 }
   })
