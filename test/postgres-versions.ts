@@ -19,7 +19,7 @@ const RELEASES = {
 }
 
 /** What sends statements of its own; the rest of the suite does not depend on the version. */
-const FOLDERS = ['counting', 'database', 'delivery', 'faults', 'snapshots']
+const FOLDERS = ['counting', 'database', 'delivery', 'faults', 'reporting', 'snapshots', 'status']
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
 
