@@ -286,7 +286,7 @@ t.test('pipelined requests are answered in order and counted one by one', async 
 
 t.test('thousands of requests in a few packets neither end the process nor hold it up', async (t) => {
   const { url } = await testDatabase(t)
-  const service = await startProcess(t, { DATABASE_URL: url }, { nodeOptions: ['--max-old-space-size=64'] })
+  const service = await startProcess(t, { DATABASE_URL: url }, { nodeOptions: ['--max-old-space-size=128'] })
   for (const path of [
     '/openapi.json',
     '/docs/json',
