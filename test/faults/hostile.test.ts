@@ -475,7 +475,7 @@ t.test('a large batch in one-byte chunks is counted', async (t) => {
 
 t.test('one-byte chunks do not end a process with a small heap', async (t) => {
   const { url } = await testDatabase(t)
-  const service = await startProcess(t, { DATABASE_URL: url }, { nodeOptions: ['--max-old-space-size=48'] })
+  const service = await startProcess(t, { DATABASE_URL: url }, { nodeOptions: ['--max-old-space-size=96'] })
   for (const headers of [{}, { 'content-encoding': 'gzip' }]) {
     const pieces = Buffer.concat([chunkedHead(headers), Buffer.from('1\r\n \r\n'.repeat(900_000))])
     await stall(t, service.url, 16, pieces)
