@@ -12,6 +12,7 @@ import { applyFlush } from './flush.js'
 import { CommitTimeoutError, Flusher } from './flusher.js'
 import { type Kind, NewIds } from './new-ids.js'
 import { type Replica, recordStop } from './replica.js'
+import { RunShares } from './run-shares.js'
 import { sessionHash } from './sessions.js'
 import { sketchHash } from './sketch.js'
 import { Tracker } from './tracker.js'
@@ -71,6 +72,8 @@ export default fp<{ config: Config; timing: Timing }>(
     /** Without tokens, all clients are one: each could have many addresses. */
     const open = isOpen(config)
 
+    const shares = new RunShares()
+
     const closing = new AbortController()
     const failures = outageLog(app.log, 'error', 'flush failed: it will be retried', 'flushes work again')
     const flusher = new Flusher({
@@ -122,8 +125,12 @@ export default fp<{ config: Config; timing: Timing }>(
     // Rejects before tracking: a rejected batch must not be counted.
     const count: Count = (credential, workspaceId, ownerId, allowed, denied, session) => {
       if (tracker.isFull) throw new DatabaseUnavailable()
-      if (session && tracker.isFullOfSessions) throw new TooManySessions()
+      const sender = open ? undefined : (credential ?? workspaceId)
+      if (tracker.sessionRuns === 0) shares.forget()
+      if (session && (tracker.isFullOfSessions || (sender !== undefined && shares.isUsedUp(sender))))
+        throw new TooManySessions()
       tracker.track(workspaceId, ownerId, allowed, denied, session, (kind) => admit(credential, kind))
+      if (session && sender !== undefined) shares.add(sender, tracker.sessionRuns)
       if (tracker.isFlushDue) flusher.hurry()
     }
 

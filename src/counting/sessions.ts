@@ -41,6 +41,8 @@ const SOFT_RUNS = 20_000
  * one run takes the database 2 s, and one of 1,000 sessions of 100 runs 0.3 s: less than half of statement_timeout.
  */
 const HARD_RUNS = 100_000
+/** One sender may fill at most this part, so that none keeps the sessions of all others out. */
+export const SENDER_RUNS = 0.75 * HARD_RUNS
 
 export class Sessions {
   readonly #sessions = new Map<string, Session>()
@@ -77,6 +79,10 @@ export class Sessions {
 
   get size(): number {
     return this.#sessions.size
+  }
+
+  get runs(): number {
+    return this.#runs
   }
 
   /** Allowed logs, each number once. */

@@ -101,6 +101,11 @@ export class Tracker {
     return this.#pending.sessions.isFull
   }
 
+  /** Runs of sessions since the last flush was frozen. */
+  get sessionRuns(): number {
+    return this.#pending.sessions.runs
+  }
+
   /**
    * Counts one batch. Ids are in canonical form. Must not be called while `isFull`, nor with a session while
    * `isFullOfSessions`. A batch of skipped logs tracks no workspace and no user. `admit` is asked about an id that would

@@ -52,3 +52,28 @@ t.test(
     t.hasStrict(await json(replica.get('/telemetry/snapshot')), { allowed_requests: 200_002 })
   },
 )
+
+t.test('one token cannot keep the sessions of another token out', async (t) => {
+  const { url } = await testDatabase(t)
+  const proxy = await startProxy(t, Number(new URL(url).port))
+  const tokens = ['agent-token-agent-token-1', 'agent-token-agent-token-2'] as const
+  const replica = await startReplica(t, proxy.through(url), {
+    AGENT_TOKENS: tokens.join(),
+    ADMIN_TOKENS: 'admin-token-admin-token-1',
+  })
+  proxy.setAway(true)
+  const send = async (token: string) => {
+    // Every other number is missing, so that each log is a run.
+    const logs = Array.from({ length: 1_000 }, (_, n) => ({ ...allowedLog, sequence_number: 2 * n }))
+    const response = await replica.send(
+      { session_id: randomUUID(), logs },
+      { authorization: `Bearer ${token}` },
+    )
+    await response.arrayBuffer()
+    return response.status
+  }
+  const statuses = new Set<number>()
+  for (let n = 0; n < 200; n++) statuses.add(await send(tokens[0]))
+  t.strictSame([...statuses], [202, 503])
+  t.equal(await send(tokens[1]), 202)
+})
