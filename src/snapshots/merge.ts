@@ -14,6 +14,17 @@ export interface Merged {
   unsketched: number
 }
 
+/** What several rows of usage add up to. */
+export interface MergedUsage {
+  allowed_requests: number
+  denied_requests: number
+  duplicate_requests: number
+  missing_requests: number
+  recovered_requests: number
+  workspaces: Merged
+  users: Merged
+}
+
 /** The kinds of ids: the prefixes of their columns. */
 export const KINDS = ['workspaces', 'users'] as const
 export type Kind = (typeof KINDS)[number]

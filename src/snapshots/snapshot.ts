@@ -10,7 +10,7 @@ import { boundaryUsageReplicas, boundaryUsageStats, telemetrySnapshots } from '.
 import { waitForReports } from '../reporting/late.js'
 import { TIMING } from '../timing.js'
 import { mergeIntoDays } from './days.js'
-import { distinctCount, type Merged, mergeColumns, mergedJson } from './merge.js'
+import { distinctCount, type MergedUsage, mergeColumns, mergedJson } from './merge.js'
 import { countMissing, reportMissing } from './missing.js'
 
 /** By how much a replica's idea of the database's clock may be ahead of it. */
@@ -211,15 +211,8 @@ async function readPeriod(db: Executor): Promise<{ now: Date; periodStart: Date 
   return { now: new Date(row.now_ms), periodStart: new Date(row.start_ms) }
 }
 
-interface MergedRow {
+interface MergedRow extends MergedUsage {
   replicas: number
-  allowed_requests: number
-  denied_requests: number
-  duplicate_requests: number
-  missing_requests: number
-  recovered_requests: number
-  workspaces: Merged
-  users: Merged
 }
 
 /** Sums and merges usage rows. */

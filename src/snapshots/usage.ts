@@ -5,7 +5,7 @@ import { estimate } from '../counting/sketch.js'
 import type { Executor } from '../database/client.js'
 import { DAY_MS, type Interval, intervalsOf, startOf, type UsageRange } from './calendar.js'
 import { dayColumns, dayOf, mergeDays, snapshotAsDay } from './days.js'
-import { columnSums, distinctCount, type Kind, type Merged, mergedJson, newIds } from './merge.js'
+import { columnSums, distinctCount, type Kind, type MergedUsage, mergedJson, newIds } from './merge.js'
 
 /** Usage over a range; distinct counts are merged, not summed. */
 export interface Usage {
@@ -26,19 +26,12 @@ export interface Usage {
 
 export type IntervalUsage = Interval & Usage
 
-interface Row {
+interface Row extends MergedUsage {
   /** The interval's start in milliseconds since 1970; null in the total and for days before the range. */
   start_ms: number | null
   /** Whether it is usage within the range. */
   counts: boolean
   snapshots: number
-  allowed_requests: number
-  denied_requests: number
-  duplicate_requests: number
-  missing_requests: number
-  recovered_requests: number
-  workspaces: Merged
-  users: Merged
   /** The column sums of all sketches up to this row; null if there are none, and by hour. */
   seen_workspaces: number[] | null
   seen_users: number[] | null

@@ -4,24 +4,18 @@ import { sql } from 'drizzle-orm'
 import { MAX_SUM } from '../../src/counting/ledger.js'
 import type { Executor } from '../../src/database/client.js'
 import { intervalsOf, type UsageRange } from '../../src/snapshots/calendar.js'
-import { distinctCount, type Merged, mergeColumns, mergedJson } from '../../src/snapshots/merge.js'
+import { distinctCount, type MergedUsage, mergeColumns, mergedJson } from '../../src/snapshots/merge.js'
 
-interface SlowRow extends Sums, Record<string, unknown> {
+interface SlowRow extends MergedUsage, Record<string, unknown> {
   start_ms: number | null
-  workspaces: Merged
-  users: Merged
-}
-
-interface Sums {
   snapshots: number
-  allowed_requests: number
-  denied_requests: number
-  duplicate_requests: number
-  missing_requests: number
-  recovered_requests: number
 }
 
-export type SlowUsage = Sums & { unique_workspaces: number; unique_users: number }
+export type SlowUsage = Omit<MergedUsage, 'workspaces' | 'users'> & {
+  snapshots: number
+  unique_workspaces: number
+  unique_users: number
+}
 
 /** The total of the range and its intervals, with the fields of readUsage() but for new ids. */
 export async function slowUsage(
