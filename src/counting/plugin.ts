@@ -125,12 +125,14 @@ export default fp<{ config: Config; timing: Timing }>(
     // Rejects before tracking: a rejected batch must not be counted.
     const count: Count = (credential, workspaceId, ownerId, allowed, denied, session) => {
       if (tracker.isFull) throw new DatabaseUnavailable()
-      const sender = open ? undefined : (credential ?? workspaceId)
-      if (tracker.sessionRuns === 0) shares.forget()
-      if (session && (tracker.isFullOfSessions || (sender !== undefined && shares.isUsedUp(sender))))
-        throw new TooManySessions()
+      const sender = session && !open ? (credential ?? workspaceId) : undefined
+      if (session && tracker.isFullOfSessions) throw new TooManySessions()
+      if (sender !== undefined) {
+        if (tracker.sessionRuns === 0) shares.forget()
+        if (shares.isUsedUp(sender)) throw new TooManySessions()
+      }
       tracker.track(workspaceId, ownerId, allowed, denied, session, (kind) => admit(credential, kind))
-      if (session && sender !== undefined) shares.add(sender, tracker.sessionRuns)
+      if (sender !== undefined) shares.add(sender, tracker.sessionRuns)
       if (tracker.isFlushDue) flusher.hurry()
     }
 

@@ -11,7 +11,7 @@ export class RunShares {
     return (this.#runs.get(sender) ?? 0) >= SENDER_RUNS
   }
 
-  /** Adds what a batch of the sender has brought the runs since the last flush to. */
+  /** Accounts a batch to its sender. `total` is the number of runs since the last flush, with this batch. */
   add(sender: string, total: number): void {
     this.#runs.set(sender, (this.#runs.get(sender) ?? 0) + total - this.#total)
     this.#total = total
