@@ -74,9 +74,13 @@ async function measure(ack: string, seconds: number): Promise<Edges> {
 }
 
 async function finish(replica: ChildProcess): Promise<Report> {
+  const exited = once(replica, 'exit').then(([code]) => {
+    if (code !== 0) throw new Error(`a replica exited with status ${code}`)
+  })
+  const reported = once(replica, 'message')
   replica.send('end')
-  const [report]: [Report] = (await once(replica, 'message')) as [Report]
-  await once(replica, 'exit')
+  // A replica that fails exits without a report.
+  const [[report]] = (await Promise.all([reported, exited])) as [[Report], void]
   return report
 }
 
@@ -112,13 +116,14 @@ async function runReplica(): Promise<void> {
       .then((response) => response.arrayBuffer())
       .catch(() => {}) // it ends
   }, LOAD_MS)
+  let snapshot: Promise<unknown> = Promise.resolve()
   process.on('message', async (message) => {
     if (message === 'snapshot') {
-      const response = await fetch(`${url}/telemetry/snapshot`, { method: 'POST' })
-      await response.arrayBuffer()
+      snapshot = fetch(`${url}/telemetry/snapshot`, { method: 'POST' }).then((response) => response.arrayBuffer())
       return
     }
     clearInterval(load)
+    await snapshot // a connection that the service has not accepted yet is reset when it closes
     await app.close()
     const report: Report = { replicaId: replica.replicaId, tracked }
     process.send?.(report, () => process.exit())
