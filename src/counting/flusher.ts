@@ -32,7 +32,7 @@ interface Commit {
 /** The end of a part, and the waiters for its report. */
 interface Cut {
   readonly until: number
-  /** The flush that carries it; undefined while the part that was sealed before is not frozen yet. */
+  /** The flush that carries it; undefined while the tracker can seal nothing more. */
   seq: number | undefined
   /** Until then, on the monotonic clock, no later flush begins. */
   heldUntil: number
@@ -62,7 +62,7 @@ export class Flusher {
   #holds: Cut[] = []
   #isDraining = false
   readonly #unblocker = new Waker()
-  /** Waiters by flush number: at most one frozen and one pending flush. */
+  /** Waiters by flush number. */
   readonly #commits = new Map<number, Commit>()
   readonly #waker = new Waker()
   readonly #options: FlusherOptions
@@ -114,8 +114,8 @@ export class Flusher {
   /**
    * Seals what was tracked before `until`, in milliseconds since 1970 by the database's clock, and flushes it, after
    * `delayMs` at the latest. What follows is held back until release(until), for at most `holdMs`. Resolves once the part
-   * is in the database and reported there; rejects if an attempt fails, and then the next attempt reports it. If the part
-   * that was sealed before has not begun its flush, this part ends when it does.
+   * is in the database and reported there; rejects if an attempt fails, and then the next attempt reports it. If the
+   * tracker holds as many sealed parts as it can, this part ends when it has room again.
    */
   async report(until: number, { delayMs = 0, holdMs = 0 } = {}): Promise<void> {
     const heldUntil = this.#isDraining ? 0 : performance.now() + holdMs

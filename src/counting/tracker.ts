@@ -32,6 +32,11 @@ export interface Flush {
   readonly reportedUntil: number | undefined
 }
 
+/** As many cuts as can come while one snapshot is taken: one at its boundary, and one per preview or manual snapshot. */
+const SEALED_PARTS = 8
+/** Several sealed parts and what is pending hold no more runs of sessions than this. */
+const SEALED_RUNS = 20_000
+
 /**
  * The tracker of one replica.
  *
@@ -39,19 +44,20 @@ export interface Flush {
  *       │          └──seal()──► sealed ──nextFlush()──►┘         └─ new period: period = frozen + sealed + pending
  *       └─────► period
  *
- * seal() ends a part where a period ends, while the flush before it may still be frozen. The sealed part has its number
- * from that moment on, so that what is tracked later waits for another flush than what was tracked before.
+ * seal() ends a part where a period ends, while the flushes before it may still be frozen or sealed. The sealed part has
+ * its number from that moment on, so that what is tracked later waits for another flush than what was tracked before.
  *
  * Invariants: every tracked log is in exactly one of pending, sealed, frozen or a settled flush. At most one flush is
- * frozen and at most one sealed; numbers are settled in order. `period` holds every id of the current period. Until a
- * flush reports that a snapshot has begun a new period, it also holds the ids of the previous one; that is why a flush
- * that opens a period counts its own ids, not the period's, and why the period's counts of a sealed part are determined
- * anew when the flush before it opens a period.
+ * frozen; numbers are settled in order. `period` holds every id of the current period. Until a flush reports that a
+ * snapshot has begun a new period, it also holds the ids of the previous one; that is why a flush that opens a period
+ * counts its own ids, not the period's, and why the period's counts of sealed parts are determined anew when a flush
+ * before them opens a period.
  */
 export class Tracker {
   #period: Ids
   #pending: Pending
-  #sealed: Flush | undefined
+  /** In the order of their numbers. */
+  #sealed: Flush[] = []
   #frozen: Flush | undefined
   #lastFlushSeq = 0
   #hash: SketchHash | undefined
@@ -76,8 +82,7 @@ export class Tracker {
       // The period holds all ids that are pending or frozen, so each id is hashed once.
       const positionOf = (id: string) => this.#period[kind].position(id) ?? hash(id)
       this.#pending.ids[kind].resolve(positionOf)
-      this.#sealed?.[kind].resolve(positionOf)
-      this.#frozen?.[kind].resolve(positionOf)
+      for (const flush of this.#unsettledParts) flush[kind].resolve(positionOf)
     }
   }
 
@@ -146,32 +151,38 @@ export class Tracker {
 
   /**
    * Ends a part here: all that was tracked before `until`, and has no number yet, gets one, even if that is nothing.
-   * Returns undefined if the part that was sealed before is not frozen yet.
+   * Returns undefined if too much is sealed that is not frozen yet.
    */
   seal(until: number): Flush | undefined {
-    if (this.#sealed) return undefined
-    this.#sealed = this.#numbered(until)
-    return this.#sealed
+    if (this.#sealed.length > 0 && (this.#sealed.length >= SEALED_PARTS || this.#heldRuns > SEALED_RUNS))
+      return undefined
+    const part = this.#numbered(until)
+    this.#sealed.push(part)
+    return part
+  }
+
+  get #heldRuns(): number {
+    return this.#sealed.reduce((sum, { sessions }) => sum + sessions.runs, this.#pending.sessions.runs)
   }
 
   /**
-   * The unsettled flush if there is one; otherwise the sealed part; otherwise freezes what is pending, unless it must
-   * stay; undefined if nothing is left, or only what has a higher number than `upTo`.
+   * The unsettled flush if there is one; otherwise the first sealed part; otherwise freezes what is pending, unless it
+   * must stay; undefined if nothing is left, or only what has a higher number than `upTo`.
    */
   nextFlush({ pending = true, upTo = Number.POSITIVE_INFINITY } = {}): Flush | undefined {
     if (this.#frozen) return this.#frozen
-    if (this.#sealed) {
-      if (this.#sealed.flushSeq > upTo) return undefined
-      this.#frozen = this.#sealed
-      this.#sealed = undefined
+    const [sealed] = this.#sealed
+    if (sealed) {
+      if (sealed.flushSeq > upTo) return undefined
+      this.#frozen = this.#sealed.shift()
     } else if (pending && this.#pending.since !== undefined && this.pendingSeq <= upTo)
       this.#frozen = this.#numbered()
     return this.#frozen
   }
 
-  /** Whether a part is sealed and not frozen yet. */
+  /** Whether any part is sealed and not frozen yet. */
   get hasSealed(): boolean {
-    return this.#sealed !== undefined
+    return this.#sealed.length > 0
   }
 
   #numbered(reportedUntil?: number): Flush {
@@ -203,16 +214,13 @@ export class Tracker {
     if (flush !== this.#frozen) throw new Error(`flush ${flush.flushSeq} is not the unsettled one`)
     this.#frozen = undefined
     if (!newPeriod) return
-    if (this.#sealed) {
-      const { workspaces, users } = this.#noIds(flush, this.#sealed)
-      this.#sealed = {
-        ...this.#sealed,
-        hasNewIds: true,
-        periodWorkspaces: workspaces.count,
-        periodUsers: users.count,
-      }
-    }
-    this.#period = this.#noIds(flush, ...(this.#sealed ? [this.#sealed] : []), this.#pending.ids)
+    let ids = this.#noIds(flush)
+    this.#sealed = this.#sealed.map((part) => {
+      ids = this.#noIds(ids, part)
+      const { workspaces, users } = ids
+      return { ...part, hasNewIds: true, periodWorkspaces: workspaces.count, periodUsers: users.count }
+    })
+    this.#period = this.#noIds(ids, this.#pending.ids)
     this.#pending.hasNewIds = this.#pending.since !== undefined
   }
 
@@ -237,7 +245,7 @@ export class Tracker {
   }
 
   get #unsettledParts(): Flush[] {
-    return [this.#frozen, this.#sealed].filter((flush) => flush !== undefined)
+    return this.#frozen ? [this.#frozen, ...this.#sealed] : this.#sealed
   }
 
   /**
@@ -264,7 +272,8 @@ export class Tracker {
 
   /** Age in milliseconds of the oldest log that is not in the database yet; 0 if there is none. */
   get unflushedAge(): number {
-    const since = this.#frozen?.since ?? this.#sealed?.since ?? this.#pending.since
+    const since =
+      this.#unsettledParts.find((flush) => flush.since !== undefined)?.since ?? this.#pending.since
     return since === undefined ? 0 : this.#now() - since
   }
 

@@ -80,7 +80,7 @@ async function finish(replica: ChildProcess): Promise<Report> {
   const reported = once(replica, 'message')
   replica.send('end')
   // A replica that fails exits without a report.
-  const [[report]] = (await Promise.all([reported, exited])) as [[Report], void]
+  const [[report]] = (await Promise.all([reported, exited])) as [[Report], unknown]
   return report
 }
 
@@ -119,7 +119,9 @@ async function runReplica(): Promise<void> {
   let snapshot: Promise<unknown> = Promise.resolve()
   process.on('message', async (message) => {
     if (message === 'snapshot') {
-      snapshot = fetch(`${url}/telemetry/snapshot`, { method: 'POST' }).then((response) => response.arrayBuffer())
+      snapshot = fetch(`${url}/telemetry/snapshot`, { method: 'POST' }).then((response) =>
+        response.arrayBuffer(),
+      )
       return
     }
     clearInterval(load)

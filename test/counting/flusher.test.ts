@@ -223,17 +223,39 @@ t.test('what a second cut seals is held back behind the first one', async (t) =>
   t.strictSame(tracker.unflushed, { allowed: 0, denied: 0 })
 })
 
-t.test('of cuts that wait for a sealed part, the last one tells what is reported', async (t) => {
+t.test('each cut ends its own part, also while the parts before it are held back', async (t) => {
+  const { tracker, flusher, call } = setup()
+  const first = flusher.report(5_000, { holdMs: 60_000 })
+  ;(await call(1)).respond()
+  await first
+  const cuts: Promise<void>[] = []
+  for (const n of [1, 2, 3]) {
+    tracker.track('w', 'o', n, 0)
+    cuts.push(flusher.report(5_000 + n))
+  }
+  tracker.track('w', 'o', 4, 0)
+  flusher.release(5_000)
+  for (const n of [1, 2, 3]) {
+    t.hasStrict((await call(1 + n)).flush, { allowedRequests: n, reportedUntil: 5_000 + n })
+    ;(await call(1 + n)).respond()
+  }
+  await Promise.all(cuts)
+  t.strictSame(tracker.unflushed, { allowed: 4, denied: 0 })
+})
+
+t.test('of cuts that wait until a part can be sealed, the last one tells what is reported', async (t) => {
   const { tracker, flusher, call } = setup()
   tracker.track('w', 'o', 1, 0)
   const first = flusher.flush()
-  const cuts = [flusher.report(5_000), flusher.report(6_000), flusher.report(7_000)]
+  const cuts = Array.from({ length: 10 }, (_, n) => flusher.report(5_001 + n))
   tracker.track('w', 'o', 2, 0)
   ;(await call(1)).respond()
-  t.hasStrict((await call(2)).flush, { allowedRequests: 0, reportedUntil: 5_000 })
-  ;(await call(2)).respond()
-  t.hasStrict((await call(3)).flush, { allowedRequests: 2, reportedUntil: 7_000 })
-  ;(await call(3)).respond()
+  for (let n = 1; n <= 8; n++) {
+    t.hasStrict((await call(1 + n)).flush, { allowedRequests: 0, reportedUntil: 5_000 + n })
+    ;(await call(1 + n)).respond()
+  }
+  t.hasStrict((await call(10)).flush, { allowedRequests: 2, reportedUntil: 5_010 })
+  ;(await call(10)).respond()
   await Promise.all([first, ...cuts])
 })
 

@@ -202,7 +202,6 @@ t.test('a sealed part has its own number, and what is tracked later is in the fl
   t.equal(tracker.pendingSeq, 2)
   t.hasStrict(tracker.seal(5_000), { flushSeq: 2, allowedRequests: 2, reportedUntil: 5_000 })
   t.equal(tracker.pendingSeq, 3)
-  t.equal(tracker.seal(6_000), undefined, 'one part at a time is sealed')
   tracker.track('after', 'after', 4, 0)
   t.strictSame(tracker.unflushed, { allowed: 7, denied: 0 })
   settle(tracker, false)
@@ -222,12 +221,53 @@ t.test('a sealed part has no ids of a period that ended with the flush before it
   tracker.nextFlush()
   tracker.track('sealed', 'first', 1, 0)
   tracker.seal(5_000)
+  tracker.track('second', 'second', 1, 0)
+  tracker.seal(6_000)
   tracker.track('since', 'since', 1, 0)
   settle(tracker, true)
   t.ok(tracker.nextFlush()?.hasNewIds)
   t.strictSame(summary(tracker), { flushSeq: 3, own: [1, 1], period: [2, 1], requests: [1, 0] })
   settle(tracker, false)
   t.strictSame(summary(tracker), { flushSeq: 4, own: [1, 1], period: [3, 2], requests: [1, 0] })
+  settle(tracker, false)
+  t.strictSame(summary(tracker), { flushSeq: 5, own: [1, 1], period: [4, 3], requests: [1, 0] })
+})
+
+t.test('parts are sealed one after another, and handed out in that order', async (t) => {
+  const { tracker } = setup()
+  for (const n of [1, 2, 3]) {
+    tracker.track('w', 'o', n, 0)
+    t.equal(tracker.seal(1_000 * n)?.flushSeq, n)
+  }
+  tracker.track('w', 'o', 4, 0)
+  t.equal(tracker.settledSeq, 0)
+  t.equal(tracker.nextFlush({ upTo: 0 }), undefined)
+  for (const n of [1, 2, 3]) {
+    t.hasStrict(tracker.nextFlush(), { flushSeq: n, allowedRequests: n, reportedUntil: 1_000 * n })
+    settle(tracker, false)
+  }
+  t.equal(tracker.hasSealed, false)
+  t.hasStrict(tracker.nextFlush(), { flushSeq: 4, allowedRequests: 4, reportedUntil: undefined })
+})
+
+t.test('what is sealed is bounded in parts and in runs of sessions', async (t) => {
+  const { tracker } = setup()
+  for (let n = 1; n <= 8; n++) t.equal(tracker.seal(n)?.flushSeq, n)
+  t.equal(tracker.seal(9), undefined)
+  tracker.nextFlush()
+  t.equal(tracker.seal(9)?.flushSeq, 9)
+
+  const { tracker: full } = setup()
+  const numbers = {
+    allowed: Array.from({ length: 2 * 20_001 }, (_, n) => n + (n >> 1)),
+    denied: [],
+    skipped: [],
+  }
+  full.track('w', 'o', 20_001, 0, { id: 's', numbers })
+  t.equal(full.seal(1)?.sessions.runs, 20_001, 'the first part, whatever it holds')
+  t.equal(full.seal(2), undefined)
+  full.nextFlush()
+  t.equal(full.seal(2)?.flushSeq, 2)
 })
 
 t.test('a part in which nothing was tracked can be sealed', async (t) => {

@@ -82,6 +82,9 @@ const emptyPart = (): Part => ({
 })
 const isEmpty = ({ counts, logs }: Part) => counts.allowed + counts.denied + logs.length === 0
 
+/** How many parts a tracker seals at most. */
+const SEALED_PARTS = 8
+
 /** A replica: what is real of it, and beside it what the model knows. */
 class Replica {
   readonly id = randomUUID()
@@ -90,11 +93,12 @@ class Replica {
   readonly flusher: Flusher
   /** Since the last part was frozen or sealed. */
   pending = emptyPart()
-  sealed: Part | undefined
+  /** In the order of their cuts. */
+  readonly sealed: Part[] = []
+  /** A cut that waits until the tracker can seal another part. */
+  wanted: number | undefined
   /** Attempted and not settled. */
   frozen: Part | undefined
-  /** A cut that waits for the sealed part to be frozen. */
-  wanted: number | undefined
   /** What the database has of its reports. */
   reported: number | undefined
   /** While flushes are held back: the number of the first that must not be attempted. */
@@ -123,8 +127,8 @@ class Replica {
   }
 
   #seal(): void {
-    if (this.wanted === undefined || this.sealed) return
-    this.sealed = { ...this.pending, until: this.wanted }
+    if (this.wanted === undefined || this.sealed.length === SEALED_PARTS) return
+    this.sealed.push({ ...this.pending, until: this.wanted })
     this.pending = emptyPart()
     this.wanted = undefined
   }
@@ -132,10 +136,8 @@ class Replica {
   /** The model's part of a run: what was attempted before goes first, then what is sealed, then what came since. */
   flushed(fate: Fate, model: Model, { pending = true } = {}): void {
     for (;;) {
-      if (!this.frozen && this.sealed) {
-        this.frozen = this.sealed
-        this.sealed = undefined
-      } else if (!this.frozen && pending && !isEmpty(this.pending)) {
+      this.frozen ??= this.sealed.shift()
+      if (!this.frozen && pending && !isEmpty(this.pending)) {
         this.frozen = this.pending
         this.pending = emptyPart()
       }
@@ -158,7 +160,7 @@ class Replica {
 
   /** Frozen, sealed and pending, each with the number of its flush. */
   get parts(): { part: Part; seq: number }[] {
-    const parts = [this.frozen, this.sealed, this.pending].filter((part) => part !== undefined)
+    const parts = [this.frozen, ...this.sealed, this.pending].filter((part) => part !== undefined)
     const last = this.tracker.pendingSeq
     return parts.map((part, index) => ({ part, seq: last - (parts.length - 1 - index) }))
   }
