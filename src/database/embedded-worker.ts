@@ -22,7 +22,10 @@ if (!existsSync(dataDir)) {
 
 // After a checkpoint, PostgreSQL would keep 80 MB and more of its log as files to write the next log into.
 const keepNoLog = ['-c', 'wal_recycle=off', '-c', 'min_wal_size=32MB']
-const db = await PGlite.create({ dataDir, startParams: [...PGlite.defaultStartParams, ...keepNoLog] })
+// The merged sketches of a quarter's days take some 5 MB, and would go through temporary files.
+const sortInMemory = ['-c', 'work_mem=32MB']
+const startParams = [...PGlite.defaultStartParams, ...keepNoLog, ...sortInMemory]
+const db = await PGlite.create({ dataDir, startParams })
 // One connection: the server would interleave the messages of several in one session.
 const server = new PGLiteSocketServer({ db, path: socketPath, maxConnections: 1 })
 await server.start()

@@ -291,9 +291,9 @@ export async function runParts(parts: Record<string, () => unknown>, asked: stri
     if (asked.length === 0 || asked.includes(name)) await part()
 }
 
-/** Shows how far it has come, on a line that the next one overwrites. */
+/** Shows on a terminal how far it has come, on a line that the next one overwrites. */
 export function tell(progress: string): void {
-  process.stderr.write(`\r\x1b[K${progress}`)
+  if (process.stderr.isTTY) process.stderr.write(`\r\x1b[K${progress}`)
 }
 
 /** Of an even number of values, the mean of the two in the middle. */
