@@ -83,7 +83,12 @@ export default fp<{ config: Config; timing: Timing }>(
 
     app.decorate('database', {
       async run(work, options) {
-        if (!isPrepared) throw new DatabaseUnavailableError('the schema is not in place yet')
+        if (!isPrepared)
+          throw new DatabaseUnavailableError(
+            database.up === false
+              ? 'the database has not been reached yet'
+              : 'the schema is not in place yet',
+          )
         return database.run(work, options)
       },
       prepared,
