@@ -107,8 +107,14 @@ export async function startProcess(
     living.delete(child)
     await rm(home, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 })
   })
-  if (until !== 'spawned') await service.log('Server listening at')
-  if (until === 'ready') await service.untilReady(200)
+  try {
+    if (until !== 'spawned') await service.log('Server listening at')
+    if (until === 'ready') await service.untilReady(200)
+  } catch (error) {
+    child.kill('SIGKILL') // whoever tries again needs its port
+    await service.exited
+    throw error
+  }
   return service
 }
 
