@@ -19,7 +19,7 @@ export interface Announcement {
   by: string
 }
 
-const MESSAGE = /^(call|taken|released) (-?\d{1,15}) ([0-9a-f-]{36})$/
+const MESSAGE = /^(call|taken|released) (\d{1,13}) ([0-9a-f-]{36})$/
 
 /** The announcement in a message; undefined if it is none that this version knows. */
 export function parseAnnouncement(message: string): Announcement | undefined {

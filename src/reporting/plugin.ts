@@ -111,9 +111,15 @@ export default fp<{ config: Config; timing: Timing }>(
       cuts.release(until, { earlier: kind === 'taken' })
     }
 
+    /**
+     * Whether a replica can have announced that moment. Any user of the database can send such a message: a moment to come
+     * would be recorded as reported, and end the schedule of snapshots.
+     */
+    const hasCome = (until: number) => clock.isKnown && until < clock.now() + SET_BACK_MS
+
     function hear(message: string): void {
       const heard = parseAnnouncement(message)
-      if (!heard || heard.by === replica.replicaId) return
+      if (!heard || heard.by === replica.replicaId || !hasCome(heard.until)) return
       const { kind, until } = heard
       if (kind === 'call')
         report(until, { delayMs: spreadMs() }).catch(() => {}) // the flusher reports its failures
