@@ -19,6 +19,7 @@ import metrics from './http/metrics.js'
 import openapi from './http/openapi.js'
 import readiness from './http/readiness.js'
 import { HTTP_SCHEMAS } from './http/schemas.js'
+import { buildSerializer } from './http/serializers.js'
 import shutdown from './http/shutdown.js'
 import { boundaryLogs } from './ingest/routes.js'
 import { INGEST_SCHEMAS } from './ingest/schemas.js'
@@ -52,7 +53,9 @@ export async function buildApp(config: Config, options: AppOptions = {}): Promis
   const log = createLog(config.LOG_LEVEL, options.output ?? (await stdoutLog(false)))
   const app = Fastify({
     ...requestLogging(log),
-    ajv: { onCreate: addFormats },
+    // Compiling the schema of schemas takes long, and a test validates the OpenAPI document with all of them.
+    ajv: { onCreate: addFormats, customOptions: { validateSchema: false } },
+    schemaController: { compilersFactory: { buildSerializer } },
     trustProxy: config.TRUST_PROXY,
     bodyLimit: config.BODY_LIMIT_BYTES,
     requestTimeout: config.REQUEST_TIMEOUT_MS,

@@ -198,7 +198,7 @@ export const SettingsSchema = Type.Object({
 
 type Settings = Static<typeof SettingsSchema>
 
-const validate = new Ajv({ allErrors: true })
+const validate = new Ajv({ allErrors: true, meta: false, validateSchema: false })
   .addVocabulary(['expected', 'secret'])
   .compile<Settings>(SettingsSchema)
 

@@ -3,7 +3,6 @@
 import { runCommand } from './cli.js'
 import { type Config, loadConfig, resemblingNames } from './config.js'
 import { greet } from './greeting.js'
-import { stdoutLog } from './log.js'
 import { endInOrder } from './signals.js'
 import { StartError } from './start-error.js'
 
@@ -22,9 +21,10 @@ try {
 
 async function start(config: Config): Promise<void> {
   // Commands do without these modules, and so start faster.
-  const [{ buildApp }, { listen, checkAddresses }] = await Promise.all([
+  const [{ buildApp }, { listen, checkAddresses }, { stdoutLog }] = await Promise.all([
     import('./app.js'),
     import('./http/listen.js'),
+    import('./log.js'),
   ])
   await checkAddresses(config.HOST, config.PORT)
   const output = await stdoutLog(process.stdout.isTTY)

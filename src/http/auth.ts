@@ -1,7 +1,6 @@
 // Authentication and authorization: two roles, by bearer tokens (compared as hashes in constant time) or agents' JWTs.
 
 import { hash, timingSafeEqual } from 'node:crypto'
-import jwt from '@fastify/jwt'
 import type { FastifyRequest, onRequestHookHandler } from 'fastify'
 import fp from 'fastify-plugin'
 import { type Config, isOpen } from '../config.js'
@@ -44,7 +43,7 @@ export default fp<{ config: Config }>(
     const jwtConfigured = key !== undefined && algorithm !== undefined
 
     if (jwtConfigured) {
-      await app.register(jwt, {
+      await app.register(import('@fastify/jwt'), {
         secret: algorithm === 'HS256' ? key : { public: key },
         // The service never signs, but without this the plugin chooses an algorithm that the key may not support.
         sign: { algorithm },
