@@ -1,24 +1,28 @@
 // Compiles the tests once for all processes that run them: loading TypeScript costs each of them a second.
 
-import { copyFile, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { copyFile, mkdir, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { transform } from 'esbuild'
+import { LINKED } from './link.js'
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
 /** As deep as test/, so that relative paths to other folders hold. */
 const OUT = '.test'
 
-/** An import from src/, as esbuild writes it. */
+/** An import from src/ or a path to dist/, as esbuild writes it. */
 const FROM_SRC = /(\bfrom |\bimport |\bimport\()"((?:\.\.\/)+)src\//g
+const TO_DIST = /"((?:\.\.\/)+)dist\//g
 
-/** The compiled form of a file of test/, which imports dist/ instead of src/. */
+/** The compiled form of a file of test/, which runs the linked copy of dist/ instead of src/. */
 export function compiled(file: string): string {
   return file.replace(/^test\//, `${OUT}/`).replace(/\.ts$/, '.js')
 }
 
 export async function compileTests(): Promise<void> {
   await rm(join(ROOT, OUT), { recursive: true, force: true })
+  await mkdir(join(ROOT, OUT))
+  await symlink(join('..', LINKED, 'node_modules'), join(ROOT, OUT, 'node_modules'))
   const entries = await readdir(join(ROOT, 'test'), { recursive: true, withFileTypes: true })
   await Promise.all(
     entries
@@ -42,5 +46,5 @@ async function compile(source: string): Promise<string> {
     sourcemap: 'inline',
     sourcesContent: false,
   })
-  return code.replaceAll(FROM_SRC, '$1"$2dist/')
+  return code.replaceAll(FROM_SRC, `$1"$2${LINKED}/`).replaceAll(TO_DIST, `"$1${LINKED}/`)
 }

@@ -9,6 +9,7 @@ import { fileURLToPath } from 'node:url'
 import { compiled, compileTests } from './compile.js'
 import { openScope } from './helpers/scope.js'
 import { SERVER_VARIABLE, startShared } from './helpers/shared-server.js'
+import { linkService } from './link.js'
 
 /** More than a small machine has cores, since most files wait for timeouts and other processes. */
 const JOBS = 4
@@ -49,6 +50,7 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const)
 
 const start = performance.now()
 const files = process.argv.length > 2 ? process.argv.slice(2) : await findFiles()
+await linkService()
 await compileTests()
 const scope = openScope()
 const outcomes: Outcome[] = []
