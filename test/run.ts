@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import { compiled, compileTests } from './compile.js'
+import { preparePostgres } from './helpers/postgres.js'
 import { openScope } from './helpers/scope.js'
 import { SERVER_VARIABLE, startShared } from './helpers/shared-server.js'
 import { linkService } from './link.js'
@@ -55,6 +56,7 @@ await compileTests()
 const scope = openScope()
 const outcomes: Outcome[] = []
 try {
+  await preparePostgres(scope)
   const server = await startShared(scope)
   const queue = files.values()
   await Promise.all(

