@@ -15,6 +15,7 @@ import { cases } from '../helpers/effort.js'
 import { startProcess } from '../helpers/process.js'
 import { exchange, head } from '../helpers/raw.js'
 import { batch, logs, type Replica, startReplica } from '../helpers/replica.js'
+import { anyText } from '../helpers/text.js'
 import { until } from '../helpers/until.js'
 
 const SEED = Number(process.env.SEED ?? Date.now() % 2 ** 31)
@@ -55,7 +56,7 @@ const mutated = fc
 
 /** A valid batch in which one value, at any depth, is another. */
 const retyped = fc
-  .record({ path: fc.nat(100), value: fc.oneof(fc.jsonValue(), fc.string({ unit: 'binary' })) })
+  .record({ path: fc.nat(100), value: fc.oneof(fc.jsonValue(), anyText(10)) })
   .map(({ path, value }) => {
     const places: [Record<string, unknown>, string][] = []
     const whole: Record<string, unknown> = { body: JSON.parse(valid.toString()) }
@@ -218,7 +219,7 @@ t.test('requests that are no HTTP: answered or closed, nothing counted', async (
   const { url } = await testDatabase(t)
   const replica = await startReplica(t, url, { REQUEST_TIMEOUT_MS: '1000' })
   const line = fc.oneof(
-    fc.string({ unit: 'binary', maxLength: 40 }),
+    anyText(40),
     fc.constantFrom(
       ...['content-length: -1', 'content-length: 1e3', 'content-length: 10\r\ncontent-length: 20', 'host:'],
       ...[
@@ -296,7 +297,11 @@ t.test('thousands of requests in a few packets neither end the process nor hold 
     '/docs/static/index.css',
   ]) {
     const request = `GET ${path} HTTP/1.1\r\nhost: localhost\r\n\r\n`
-    await stall(t, service.url, 20, request.repeat(65_000 / request.length), { reopen: false, read: false })
+    const connections = cases({ suite: 8, soak: 20 })
+    await stall(t, service.url, connections, request.repeat(65_000 / request.length), {
+      reopen: false,
+      read: false,
+    })
   }
   for (let n = 0; n < 20; n++) t.equal((await service.send({ logs: logs(2, 1) })).status, 202)
   t.equal((await service.get('/-/ready')).status, 200)
@@ -477,10 +482,11 @@ t.test('one-byte chunks do not end a process with a small heap', async (t) => {
   const { url } = await testDatabase(t)
   const service = await startProcess(t, { DATABASE_URL: url }, { nodeOptions: ['--max-old-space-size=96'] })
   for (const headers of [{}, { 'content-encoding': 'gzip' }]) {
-    const pieces = Buffer.concat([chunkedHead(headers), Buffer.from('1\r\n \r\n'.repeat(900_000))])
-    await stall(t, service.url, 16, pieces)
+    const chunks = '1\r\n \r\n'.repeat(cases({ suite: 200_000, soak: 900_000 }))
+    const pieces = Buffer.concat([chunkedHead(headers), Buffer.from(chunks)])
+    await stall(t, service.url, cases({ suite: 8, soak: 16 }), pieces)
   }
-  for (let n = 0; n < 50; n++) {
+  for (let n = 0; n < 20; n++) {
     const { status } = await service.send({ logs: logs(2, 1) })
     t.ok(status === 202 || status === 503, `${status}`)
     await sleep(20)

@@ -7,9 +7,10 @@ import t from 'tap'
 import type { Batch } from '../../src/ingest/batch.js'
 import { readProtobuf } from '../../src/ingest/protobuf.js'
 import { decode, encode, type ProtobufBatch } from '../helpers/protobuf.js'
+import { anyText } from '../helpers/text.js'
 import { summarize } from './reference.js'
 
-const text = fc.string({ unit: 'binary', maxLength: 200 })
+const text = anyText(200)
 const maybe = <T>(value: fc.Arbitrary<T>) => fc.option(value, { nil: undefined })
 const batches: fc.Arbitrary<ProtobufBatch> = fc
   .record({
