@@ -6,6 +6,7 @@ import type { FlushOutcome } from '../../src/counting/flush.js'
 import { Flusher } from '../../src/counting/flusher.js'
 import type { Flush } from '../../src/counting/tracker.js'
 import { newTracker } from '../helpers/tracker.js'
+import { until } from '../helpers/until.js'
 
 interface Call {
   flush: Flush
@@ -18,7 +19,6 @@ function setup() {
   const tracker = newTracker()
   const calls: Call[] = []
   const results: string[] = []
-  const watchers: (() => void)[] = []
   const flusher = new Flusher({
     tracker,
     apply: (flush) =>
@@ -28,18 +28,11 @@ function setup() {
           respond: (outcome) => resolve({ result: 'applied', newPeriod: false, duplicates: 0, ...outcome }),
           fail: () => reject(new Error('connection lost')),
         })
-        for (const watcher of watchers.splice(0)) watcher()
       }),
     onAttempt: ({ result }) => results.push(result),
   })
   /** Resolves with the nth write once it was made. */
-  async function call(n: number): Promise<Call> {
-    for (;;) {
-      const found = calls[n - 1]
-      if (found) return found
-      await new Promise<void>((resolve) => watchers.push(resolve))
-    }
-  }
+  const call = (n: number) => until(() => calls[n - 1], { what: `write ${n}` })
   return { tracker, flusher, calls, results, call }
 }
 
@@ -166,7 +159,7 @@ t.test('the next flush is sent before the waiters of the previous one resolve', 
     order.push(`resolved ${name}`)
   }
   const first = commit('first')
-  while (order.length < 1) await turn()
+  await until(() => order.length > 0, { what: 'the first flush to be sent' })
   const second = commit('second')
   responses[0]?.()
   await first

@@ -1,4 +1,4 @@
-// The embedded PostgreSQL as an operator without a server of their own meets it: the whole service, no DATABASE_URL.
+// The embedded PostgreSQL as an operator without a server uses it: the whole service, without DATABASE_URL.
 
 import { randomUUID } from 'node:crypto'
 import { existsSync } from 'node:fs'
@@ -18,22 +18,22 @@ const WARN = 40
 const ERROR = 50
 const MIB = 2 ** 20
 
-// The built one, because a worker thread runs JavaScript only.
+// The built module, because a worker thread runs only JavaScript.
 const { buildApp }: typeof import('../../src/app.js') = await import(
   new URL('../../dist/app.js', import.meta.url).href
 )
 
-/** Tests run two at a time, but for the first, which makes what the others copy. */
+/** Tests run two at a time, except the first, which creates what the others copy. */
 const alone = { buffered: false }
 t.jobs = 2
 
 const root = await mkdtemp(join(tmpdir(), 'boundary-usage-test-'))
 t.teardown(() => rm(root, { recursive: true, force: true }))
 
-/** As the first test leaves it: making another for each test would take seconds. */
+/** The directory that the first test creates: to create one for each test would take seconds. */
 const made = join(root, 'made')
 
-/** A DATA_DIR of the test's own that a start has made before, deeper than a socket could lie. */
+/** Copies it for a test, to a path that is longer than the path of a socket may be. */
 async function dataDir(t: Test): Promise<string> {
   const directory = join(root, 'a'.repeat(120), t.name.replaceAll(/\W+/g, '-'))
   await cp(made, directory, { recursive: true })
@@ -50,14 +50,21 @@ const powerFailures = ({ logs }: ServiceProcess) =>
 const errors = (service: ServiceProcess) => service.logs.filter(({ level }) => level >= ERROR)
 
 t.test(
-  'the first start makes the data and says that it takes a while; a clean end leaves only the data',
+  'a start that is killed while it creates the data does not break the next one, which says that this takes a while; a clean end leaves only the data',
   alone,
   async (t) => {
     const temporary = join(root, 'tmp')
     await mkdir(temporary)
+    const killed = await startProcess(t, { DATA_DIR: made }, { until: 'spawned' })
+    const unfinished = join(made, 'postgres.new', 'PG_VERSION')
+    await until(() => existsSync(unfinished), { what: unfinished })
+    killed.signal('SIGKILL')
+    t.strictSame(await killed.exited, { code: null, signal: 'SIGKILL' })
+
     const service = await startProcess(t, { DATA_DIR: made, TMPDIR: temporary })
     t.match((await service.log('creating the embedded PostgreSQL')).msg, `${made}: this takes some seconds`)
     t.equal((await service.send({ logs: logs(3, 2) })).status, 202)
+    t.strictSame((await readdir(made)).toSorted(), ['lock.2', 'postgres'])
 
     service.signal('SIGTERM')
     t.strictSame(await service.exited, { code: 0, signal: null })
@@ -75,24 +82,6 @@ t.test(
     t.strictSame(await readdir(temporary), [])
   },
 )
-
-t.test('a start that is killed while it makes the data does not spoil the next one', async (t) => {
-  const directory = join(root, 'cut-off')
-  const first = await startProcess(t, { DATA_DIR: directory }, { until: 'spawned' })
-  await untilExists(join(directory, 'postgres.new', 'PG_VERSION'))
-  first.signal('SIGKILL')
-  t.strictSame(await first.exited, { code: null, signal: 'SIGKILL' })
-
-  const next = await startProcess(t, { DATA_DIR: directory })
-  await next.log('creating the embedded PostgreSQL')
-  await next.send({ logs: logs(3, 2) })
-  t.hasStrict(await json(next.get('/telemetry/snapshot')), { allowed_requests: 3, denied_requests: 2 })
-  t.strictSame((await readdir(directory)).toSorted(), ['lock.2', 'postgres'])
-})
-
-async function untilExists(path: string): Promise<void> {
-  await until(() => existsSync(path), { what: path })
-}
 
 t.test('after a SIGKILL the next start has all that was flushed', async (t) => {
   const env = { DATA_DIR: await dataDir(t) }
@@ -148,24 +137,21 @@ t.test('a second service on the same data is refused, and the first goes on', as
   t.hasStrict(await json(first.get('/telemetry/snapshot')), { allowed_requests: 3, denied_requests: 2 })
 })
 
-t.test(
-  'with DATABASE_URL nothing of the embedded PostgreSQL is needed, nor is DATA_DIR touched',
-  async (t) => {
-    const { url } = await testDatabase(t)
-    const nodeOptions = ['--import', withoutPackages]
-    const service = await startProcess(t, { DATABASE_URL: url }, { nodeOptions })
-    t.equal((await service.send()).status, 202)
-    t.strictSame(await readdir(service.home), [])
+t.test('with DATABASE_URL the embedded PostgreSQL is not needed, and DATA_DIR is not touched', async (t) => {
+  const { url } = await testDatabase(t)
+  const nodeOptions = ['--import', withoutPackages]
+  const service = await startProcess(t, { DATABASE_URL: url }, { nodeOptions })
+  t.equal((await service.send()).status, 202)
+  t.strictSame(await readdir(service.home), [])
 
-    const embedded = await startProcess(t, {}, { nodeOptions, until: 'spawned' })
-    t.strictSame(await embedded.exited, { code: 1, signal: null }, 'without it the start fails')
-    t.equal(
-      embedded.stderr,
-      'boundary-usage: DATABASE_URL: got nothing, needed where the embedded PostgreSQL is not installed, which npm install --include=optional does\n',
-    )
-    t.strictSame(await readdir(embedded.home), [])
-  },
-)
+  const embedded = await startProcess(t, {}, { nodeOptions, until: 'spawned' })
+  t.strictSame(await embedded.exited, { code: 1, signal: null }, 'without it the start fails')
+  t.equal(
+    embedded.stderr,
+    'boundary-usage: DATABASE_URL: got nothing, needed where the embedded PostgreSQL is not installed, which npm install --include=optional does\n',
+  )
+  t.strictSame(await readdir(embedded.home), [])
+})
 
 const asModule = (code: string) => `data:text/javascript,${encodeURIComponent(code)}`
 
@@ -229,7 +215,7 @@ for (const [how, code] of [
   ['exits', 'process.exit(7)'],
 ] as const) {
   t.test(`a database that ${how} ends the process with 1, which says what may be lost`, async (t) => {
-    // The worker does as it is told by SIGWINCH, which nothing else listens to.
+    // SIGWINCH, which nothing else listens to, makes the worker fail.
     const fuse = asModule(`
       import { isMainThread } from 'node:worker_threads'
       const channel = new BroadcastChannel('fuse')

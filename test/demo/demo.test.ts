@@ -1,4 +1,4 @@
-// The demo and the agent as real processes: what they say agrees with what the service counted.
+// The demo and the agent as real processes: the figures they print are those that the service counted.
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -9,10 +9,14 @@ import { fileURLToPath } from 'node:url'
 import t, { type Test } from 'tap'
 import { testDatabase } from '../helpers/database.js'
 import { freePort } from '../helpers/postgres.js'
+import { FOR_TESTS } from '../helpers/process.js'
 import { json, startReplica } from '../helpers/replica.js'
+import { until } from '../helpers/until.js'
 
 t.jobs = 2
-t.setTimeout(120_000) // creating the demo's database and history takes long on a busy machine
+/** Creating the demo's database and history takes long on a busy machine. */
+const PATIENCE_MS = 120_000
+t.setTimeout(PATIENCE_MS)
 
 const TOKEN = 'agent-token-5d41402abc4b2a76'
 
@@ -28,7 +32,7 @@ async function start(t: Test, name: string, args: string[], env: Record<string, 
   const file = fileURLToPath(new URL(name + extname(import.meta.url), import.meta.url))
   const loader = file.endsWith('.ts') ? ['--import', import.meta.resolve('tsx')] : []
   const home = await mkdtemp(join(tmpdir(), 'boundary-usage-test-'))
-  const child = spawn(process.execPath, [...loader, file, ...args], {
+  const child = spawn(process.execPath, [...FOR_TESTS, ...loader, file, ...args], {
     cwd: home,
     env: { PATH: process.env.PATH, TMPDIR: home, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
@@ -50,17 +54,20 @@ async function start(t: Test, name: string, args: string[], env: Record<string, 
     child,
     ended,
     async until(pattern) {
-      while (!pattern.test(stdout)) {
-        if (child.exitCode !== null) throw new Error(`it ended:\n${stdout}${stderr}`)
-        await Promise.race([once(child.stdout, 'data'), ended])
-      }
+      await until(
+        () => {
+          if (child.exitCode !== null) throw new Error(`it ended:\n${stdout}${stderr}`)
+          return pattern.test(stdout)
+        },
+        { what: `output that matches ${pattern}`, limit: PATIENCE_MS },
+      )
     },
   }
   return { ...script, home }
 }
 
 t.test(
-  'the demo runs until Ctrl-C, what its boundaries wrote is what was counted, and it leaves nothing',
+  'the demo runs until Ctrl-C, counts what its boundaries wrote, and leaves nothing behind',
   async (t) => {
     const demo = await start(t, 'demo', ['--people', '5'])
     await demo.until(/^\d+ workspaces? active.* [1-9]\d* frames: [1-9]/m)
@@ -82,7 +89,7 @@ t.test(
   },
 )
 
-t.test('an agent sends as many logs as it is told to, by its token, and says so', async (t) => {
+t.test('an agent sends the given number of logs with its token, and prints their counts', async (t) => {
   const { url } = await testDatabase(t)
   const replica = await startReplica(t, url, {
     AGENT_TOKENS: TOKEN,
@@ -113,7 +120,7 @@ t.test('npm run agent -- --help prints the options and exits with 0', async (t) 
     })
 })
 
-t.test('an agent that is refused for now sends again, until Ctrl-C', async (t) => {
+t.test('an agent whose batch is rejected for now sends it again, until Ctrl-C', async (t) => {
   const { url } = await testDatabase(t)
   const replica = await startReplica(t, url, { RATE_LIMIT_PER_MINUTE: '2' })
   const agent = await start(t, 'agent', ['--url', replica.url, '--logs', '5', '--batches', '3'])

@@ -67,7 +67,7 @@ export interface ProcessOptions {
 }
 
 /** Compiles the embedded PostgreSQL, which is WebAssembly, once instead of twice: half the CPU time of a start. */
-const FOR_TESTS = ['--liftoff-only']
+export const FOR_TESTS = ['--liftoff-only']
 
 /** Processes whose test has not ended: a test file that is cut off does not leave them behind. */
 const living = new Set<ChildProcess>()

@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import Fastify, { type FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import overload, { type OverloadLimits } from '../../src/http/overload.js'
+import { until } from '../helpers/until.js'
 
 const SAMPLE_MS = 20
 const MAX_DELAY_MS = 400
@@ -30,7 +31,7 @@ t.test(
       await sleep(1)
     }
     t.equal(await status(app), 503)
-    while ((await status(app)) !== 200) await sleep(SAMPLE_MS)
+    await until(async () => (await status(app)) === 200, { what: 'a request to be served' })
   },
 )
 
@@ -39,8 +40,9 @@ t.test(
   async (t) => {
     let asked = 0
     const app = await start(t, { maxHeapBytes: 1, onHeapFull: () => void asked++ })
-    while ((await status(app)) !== 503 || asked < 3) await sleep(SAMPLE_MS)
-    t.pass('rejected')
+    await until(async () => (await status(app)) === 503 && asked >= 3, {
+      what: 'a request to be rejected, and room to be asked for three times',
+    })
   },
 )
 

@@ -6,8 +6,9 @@ import { Schedule, type ScheduleOptions } from '../../src/snapshots/schedule.js'
 import type { SnapshotOutcome } from '../../src/snapshots/snapshot.js'
 import { testDatabase } from '../helpers/database.js'
 import { logs, startReplica } from '../helpers/replica.js'
+import { until } from '../helpers/until.js'
 
-/** A schedule whose clock the test reads; ends when there are no more answers. */
+/** Runs a schedule until there are no more answers, and records its attempts. */
 async function run(
   answers: (() => Promise<SnapshotOutcome>)[],
   options: Partial<ScheduleOptions> = {},
@@ -38,7 +39,7 @@ async function run(
   return { attempts, errors }
 }
 
-t.test('after a failure, and when another replica has the lock, it looks again', async (t) => {
+t.test('the schedule checks again after a failure, and when another replica holds the lock', async (t) => {
   const { attempts, errors } = await run(
     [
       async () => {
@@ -59,39 +60,47 @@ t.test('after a failure, and when another replica has the lock, it looks again',
   t.ok(last && last.at >= last.boundary)
 })
 
-t.test('a replica that does not go first looks a moment later, and not if it has heard', async (t) => {
-  const heard: number[] = []
-  const { attempts } = await run(
-    [
-      async () => ({ result: 'not_due' }),
-      async () => ({ result: 'not_due' }),
-      async () => ({ result: 'not_due' }),
-    ],
-    { goesFirst: () => false },
-    (schedule) => {
-      // The second boundary after the start is announced by another replica when it has passed.
-      const second = boundaryBefore(performance.now(), 400) + 800
-      heard.push(second)
-      setTimeout(() => schedule.recorded(second), second - performance.now() + 5)
-    },
-  )
-  t.notOk(attempts.some(({ boundary }) => boundary === heard[0]))
-  for (const { boundary, at } of attempts.slice(1)) t.ok(at >= boundary + 50)
-})
+t.test(
+  'a replica that does not go first checks a moment later, unless the snapshot was announced',
+  async (t) => {
+    const heard: number[] = []
+    const { attempts } = await run(
+      [
+        async () => ({ result: 'not_due' }),
+        async () => ({ result: 'not_due' }),
+        async () => ({ result: 'not_due' }),
+      ],
+      { goesFirst: () => false },
+      (schedule) => {
+        // The second boundary after the start is announced by another replica when it has passed.
+        const second = boundaryBefore(performance.now(), 400) + 800
+        heard.push(second)
+        setTimeout(() => schedule.recorded(second), second - performance.now() + 5)
+      },
+    )
+    t.notOk(attempts.some(({ boundary }) => boundary === heard[0]))
+    for (const { boundary, at } of attempts.slice(1)) t.ok(at >= boundary + 50)
+  },
+)
 
 t.test('three replicas on one schedule report each period once, without gaps', async (t) => {
   const { url, sql } = await testDatabase(t)
   const env = { SNAPSHOT_INTERVAL_MS: '1000', FLUSH_INTERVAL_MS: '50' }
   const replicas = await Promise.all(Array.from({ length: 3 }, () => startReplica(t, url, env)))
   let sent = 0
-  for (;;) {
-    for (const replica of replicas) {
-      await replica.send({ logs: logs(1, 0) })
-      sent++
-    }
-    const [{ n } = { n: 0 }] = await sql<{ n: number }[]>`select count(*)::int as n from telemetry_snapshots`
-    if (n >= 3) break
-  }
+  await until(
+    async () => {
+      for (const replica of replicas) {
+        await replica.send({ logs: logs(1, 0) })
+        sent++
+      }
+      const [{ n } = { n: 0 }] = await sql<
+        { n: number }[]
+      >`select count(*)::int as n from telemetry_snapshots`
+      return n >= 3
+    },
+    { what: 'three snapshots' },
+  )
   await Promise.all(replicas.map((replica) => replica.app.close()))
   const snapshots = await sql<{ period_start: Date; period_end: Date; trigger: string; allowed: number }[]>`
     select period_start, period_end, trigger, allowed_requests::int as allowed
