@@ -1,9 +1,9 @@
-// Every transaction of the service sets what it depends on, so that no default of a role or a database decides.
+// Every transaction of the service sets what it depends on, so that no default of a role or a database matters.
 
 import type postgres from 'postgres'
 
 /**
- * The settings that can change what a statement reads or writes, or how long it may hold up others. They are local
+ * The settings that can change what a statement reads or writes, or how long it may delay others. They are local
  * to the transaction: behind a pooler, the next transaction may run in another session, and a pooler refuses most
  * startup parameters. Settings that decide only how fast a statement runs, or where tables are stored, are left to
  * the operator.
@@ -20,10 +20,10 @@ const SETTINGS = [
   'set local idle_in_transaction_session_timeout = 10000',
 ].join('; ')
 
-/** A serializable or repeatable read flush would fail whenever it meets another one or a snapshot. */
+/** A serializable or repeatable read flush would fail whenever another one or a snapshot is concurrent. */
 const ISOLATION = 'isolation level read committed'
 
-/** Raises synchronous_commit to on; a value that waits for more stays. Reads, so it ends the choice of isolation. */
+/** Raises synchronous_commit to on, unless it waits for more. After this query, no isolation level can be set. */
 const DURABLE = `select set_config('synchronous_commit', 'on', true)
   where current_setting('synchronous_commit') in ('off', 'local', 'remote_write')`
 

@@ -10,28 +10,31 @@ import { until } from '../helpers/until.js'
 
 const sleep = (seconds: number) => (db: Db) => db.execute(drizzleSql`select pg_sleep(${seconds})`)
 
-t.test('forty reads that the database holds up delay no batch, and the database is not lost', async (t) => {
-  const { url, sql } = await testDatabase(t)
-  const replica = await startReplica(t, url, { ACK: 'durable' }, { requestWaitMs: 300 })
-  await sql.begin(async (tx) => {
-    await tx`lock table telemetry_snapshots in access exclusive mode`
-    const reads = Array.from({ length: 40 }, () => replica.get('/telemetry/usage'))
-    const statuses: number[] = []
-    for (let n = 0; n < 20; n++) statuses.push((await replica.send()).status)
-    t.strictSame(statuses, Array(20).fill(202))
-    const refusals: string[] = []
-    for (const read of reads)
-      void read.then(async (response) => {
-        const { code } = (await response.json()) as { code: string }
-        refusals.push(`${response.status} ${code}, Retry-After: ${response.headers.get('retry-after')}`)
-      })
-    // Of the four connections, one is for flushes, and one for what the replica does by itself.
-    await until(() => refusals.length === 38, { what: 'the refusal of all reads but two' })
-    t.strictSame(new Set(refusals), new Set(['503 DATABASE_QUEUE_FULL, Retry-After: 1']))
-    t.equal(replica.app.database.up, true)
-  })
-  await until(async () => (await replica.get('/telemetry/usage')).status === 200, { what: 'a read' })
-})
+t.test(
+  'forty reads that the database delays do not delay a batch, and the database counts as available',
+  async (t) => {
+    const { url, sql } = await testDatabase(t)
+    const replica = await startReplica(t, url, { ACK: 'durable' }, { requestWaitMs: 300 })
+    await sql.begin(async (tx) => {
+      await tx`lock table telemetry_snapshots in access exclusive mode`
+      const reads = Array.from({ length: 40 }, () => replica.get('/telemetry/usage'))
+      const statuses: number[] = []
+      for (let n = 0; n < 20; n++) statuses.push((await replica.send()).status)
+      t.strictSame(statuses, Array(20).fill(202))
+      const refusals: string[] = []
+      for (const read of reads)
+        void read.then(async (response) => {
+          const { code } = (await response.json()) as { code: string }
+          refusals.push(`${response.status} ${code}, Retry-After: ${response.headers.get('retry-after')}`)
+        })
+      // Of the four connections, one is for flushes, and one for what the replica does by itself.
+      await until(() => refusals.length === 38, { what: 'the refusal of all reads but two' })
+      t.strictSame(new Set(refusals), new Set(['503 DATABASE_QUEUE_FULL, Retry-After: 1']))
+      t.equal(replica.app.database.up, true)
+    })
+    await until(async () => (await replica.get('/telemetry/usage')).status === 200, { what: 'a read' })
+  },
+)
 
 t.test('a deadline counts from when the work begins, and ends that work alone', async (t) => {
   const { url } = await testDatabase(t)
@@ -63,7 +66,7 @@ t.test('connections are closed when unused, except the one of flushes', async (t
   }
 })
 
-t.test('flushes first, then what the replica does by itself, then requests', async (t) => {
+t.test('flushes come first, then work of the replica itself, then requests', async (t) => {
   for (const [count, lanes] of [
     [1, { flush: [0], background: [0], request: [0] }],
     [2, { flush: [0], background: [1], request: [1] }],
@@ -94,7 +97,7 @@ t.test('flushes first, then what the replica does by itself, then requests', asy
   t.strictSame(order, ['flush', 'background', 'request', 'request'])
 })
 
-t.test('only so many requests wait, and only for so long', async (t) => {
+t.test('the number of waiting requests is limited, and so is the time that they wait', async (t) => {
   const slots = new Slots(1, 50)
   const slot = await slots.take('flush')
   const waiting = Array.from({ length: MAX_WAITING_REQUESTS }, () => slots.take('request'))

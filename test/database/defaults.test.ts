@@ -32,7 +32,7 @@ interface Setting {
   max_val: string | null
 }
 
-/** Values of those that take any text. */
+/** Values of the settings that take any text. */
 const TEXTS: Record<string, string[]> = {
   DateStyle: ['German', 'SQL, DMY', 'Postgres, DMY', 'ISO, YMD'],
   TimeZone: ['America/St_Johns', 'Europe/Amsterdam', 'Asia/Kathmandu'],
@@ -178,7 +178,7 @@ async function checkPeriod(t: Test, database: Database, sql: postgres.Sql): Prom
   t.strictSame(Buffer.from(await database.run(readSketchKey)), KEY)
 }
 
-/** Of `ids` workspaces and users with a request each, and one more for each that was denied. */
+/** Flushes a request of each of `ids` workspaces and users, and one denied request more. */
 async function flushNext(
   database: Database,
   tracker: Tracker,
@@ -243,7 +243,7 @@ for (const isolation of ['repeatable read', 'serializable'])
   })
 
 t.test('synchronous_commit = off: a crash of the server loses no batch of ACK=durable', async (t) => {
-  // The writer of the log sleeps: only a commit that waits for the disk gets there.
+  // The WAL writer sleeps, so only a commit that waits for the disk reaches it.
   const server = await startPostgres({ synchronous_commit: 'off', wal_writer_delay: '10s' })
   t.teardown(() => server.remove())
   const replica = await startReplica(t, server.url, { ACK: 'durable' })

@@ -46,24 +46,30 @@ async function keyBefore(sql: postgres.Sql): Promise<Buffer> {
 }
 
 for (const when of ['older', 'newer'])
-  t.test(`another application's ${when} migrations in Drizzle's journal confuse nobody`, async (t) => {
-    const { url, sql, database } = await testDatabase(t, { unmigrated: true })
-    await createDrizzleJournal(sql)
-    const time = when === 'older' ? 1 : Date.now() + 1e12
-    await sql`insert into drizzle.__drizzle_migrations (hash, created_at) values ('other', ${time})`
-    await sql`create table settings (name text)`
-    await sql`insert into settings values ('theirs')`
+  t.test(
+    `another application's ${when} migrations in Drizzle's journal do not affect this service`,
+    async (t) => {
+      const { url, sql, database } = await testDatabase(t, { unmigrated: true })
+      await createDrizzleJournal(sql)
+      const time = when === 'older' ? 1 : Date.now() + 1e12
+      await sql`insert into drizzle.__drizzle_migrations (hash, created_at) values ('other', ${time})`
+      await sql`create table settings (name text)`
+      await sql`insert into settings values ('theirs')`
 
-    const replica = await startReplica(t, url)
-    await replica.send({ logs: logs(3, 2) })
-    t.hasStrict(await json(replica.post('/telemetry/snapshot')), { allowed_requests: 3, denied_requests: 2 })
-    t.strictSame((await migrationStatus(database)).pending, [])
-    t.strictSame(
-      [...(await sql`select hash, created_at::float8 as time from drizzle.__drizzle_migrations`)],
-      [{ hash: 'other', time }],
-    )
-    t.strictSame([...(await sql`select * from settings`)], [{ name: 'theirs' }])
-  })
+      const replica = await startReplica(t, url)
+      await replica.send({ logs: logs(3, 2) })
+      t.hasStrict(await json(replica.post('/telemetry/snapshot')), {
+        allowed_requests: 3,
+        denied_requests: 2,
+      })
+      t.strictSame((await migrationStatus(database)).pending, [])
+      t.strictSame(
+        [...(await sql`select hash, created_at::float8 as time from drizzle.__drizzle_migrations`)],
+        [{ hash: 'other', time }],
+      )
+      t.strictSame([...(await sql`select * from settings`)], [{ name: 'theirs' }])
+    },
+  )
 
 t.test('a new installation has its own names only', async (t) => {
   const { sql, database } = await testDatabase(t, { unmigrated: true })
@@ -75,7 +81,7 @@ t.test('a new installation has its own names only', async (t) => {
   t.equal(drizzle?.absent, true)
 })
 
-t.test('an upgrade takes over what version 0.1.0 has, and both go on with one key', async (t) => {
+t.test('an upgrade keeps the data of version 0.1.0, and both versions use one key', async (t) => {
   for (const first of ['before', 'after']) {
     const { sql, database } = await testDatabase(t, { unmigrated: true })
     await startBefore(sql)
@@ -161,7 +167,7 @@ async function createRole({ url, sql }: TestDatabase, name: string): Promise<str
   return String(own)
 }
 
-t.test('with nothing to migrate, a role that may only read and write the tables is enough', async (t) => {
+t.test('without pending migrations, a role that may only read and write the tables suffices', async (t) => {
   const shared = await testDatabase(t, { altered: true })
   const role = `writer_${process.pid}`
   const url = await createRole(shared, role)

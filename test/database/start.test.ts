@@ -1,4 +1,4 @@
-// Starts on a database that is away, refuses the replica, or cannot represent its name: one line, no stack trace.
+// Starts on a database that is unavailable, refuses the replica or cannot represent its name: one line, no stack.
 
 import t from 'tap'
 import { testDatabase } from '../helpers/database.js'
@@ -29,7 +29,7 @@ t.test('a wrong password or database name ends the start with one line', async (
   }
 })
 
-t.test('a database that cannot be reached is told once, and tried again', async (t) => {
+t.test('an unreachable database is logged once, and connections are attempted again', async (t) => {
   const port = await freePort()
   const service = await startProcess(
     t,
@@ -44,7 +44,7 @@ t.test('a database that cannot be reached is told once, and tried again', async 
   t.notMatch(service.stdout + service.stderr, 'hunter2')
 })
 
-t.test('a REPLICA_NAME that the encoding of the database lacks keeps no usage out of it', async (t) => {
+t.test('a REPLICA_NAME that the encoding of the database cannot represent prevents no flush', async (t) => {
   const { url, sql } = await testDatabase(t)
   const name = `latin_${process.pid}`
   await sql.unsafe(`create database ${name} template template0 encoding 'LATIN1' locale 'C'`)

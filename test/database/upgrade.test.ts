@@ -1,4 +1,4 @@
-// An upgrade under way: a database of the version before, migrated, with that version's replicas still at work.
+// An upgrade in progress: a database of the previous version, migrated while replicas of that version still run.
 //
 // The statements are those of the version before sketches (migration 0000), as its build sent them.
 
@@ -64,58 +64,55 @@ async function snapshotBefore(sql: postgres.Sql): Promise<void> {
   })
 }
 
-t.test(
-  'the version before and this one count side by side, and nothing that was there is lost',
-  async (t) => {
-    const { url, sql, database } = await testDatabase(t, { unmigrated: true })
-    await migrateBefore(sql)
-    const before = randomUUID()
-    await flushBefore(sql, before, 1, 3, 10)
-    await sql`insert into telemetry_snapshots values (${randomUUID()}, 'schedule', ${before}, 1,
+t.test('the previous version and this one count side by side, and no earlier data is lost', async (t) => {
+  const { url, sql, database } = await testDatabase(t, { unmigrated: true })
+  await migrateBefore(sql)
+  const before = randomUUID()
+  await flushBefore(sql, before, 1, 3, 10)
+  await sql`insert into telemetry_snapshots values (${randomUUID()}, 'schedule', ${before}, 1,
     now() - interval '2 hours', now() - interval '1 hour', now(), 5, 4, 5, 4, 100, 7)`
 
-    await migrate(database)
-    const replica = await startReplica(t, url)
-    await replica.send({ logs: logs(6, 4) })
-    t.equal(await flushBefore(sql, before, 2, 4, 10), false, 'the version before adds to its row')
-    t.hasStrict(await json(replica.get('/telemetry/snapshot')), {
-      replicas: 2,
-      allowed_requests: 26,
-      denied_requests: 4,
-      unique_users: 5,
-      unique_users_summed: 5,
-    })
-    t.hasStrict(await json(replica.post('/telemetry/snapshot')), { allowed_requests: 26, unique_users: 5 })
+  await migrate(database)
+  const replica = await startReplica(t, url)
+  await replica.send({ logs: logs(6, 4) })
+  t.equal(await flushBefore(sql, before, 2, 4, 10), false, 'the version before adds to its row')
+  t.hasStrict(await json(replica.get('/telemetry/snapshot')), {
+    replicas: 2,
+    allowed_requests: 26,
+    denied_requests: 4,
+    unique_users: 5,
+    unique_users_summed: 5,
+  })
+  t.hasStrict(await json(replica.post('/telemetry/snapshot')), { allowed_requests: 26, unique_users: 5 })
 
-    t.equal(await flushBefore(sql, before, 3, 2, 1), true, 'it learns of the new period')
-    await replica.send({ logs: logs(2, 0) })
-    await replica.app.counting.flush()
-    await snapshotBefore(sql)
-    await replica.send({ logs: logs(3, 0) })
-    t.hasStrict(await json(replica.get('/telemetry/snapshot')), {
-      replicas: 1,
-      allowed_requests: 3,
-      unique_users: 1,
-    })
+  t.equal(await flushBefore(sql, before, 3, 2, 1), true, 'it learns of the new period')
+  await replica.send({ logs: logs(2, 0) })
+  await replica.app.counting.flush()
+  await snapshotBefore(sql)
+  await replica.send({ logs: logs(3, 0) })
+  t.hasStrict(await json(replica.get('/telemetry/snapshot')), {
+    replicas: 1,
+    allowed_requests: 3,
+    unique_users: 1,
+  })
 
-    const usage = await json<{ total: unknown }>(replica.get('/telemetry/usage'))
-    t.hasStrict(usage.total, { snapshots: 3, allowed_requests: 129, denied_requests: 11 })
-    t.equal((await sql`select count(*)::int as n from telemetry_snapshots`)[0]?.n, 3)
+  const usage = await json<{ total: unknown }>(replica.get('/telemetry/usage'))
+  t.hasStrict(usage.total, { snapshots: 3, allowed_requests: 129, denied_requests: 11 })
+  t.equal((await sql`select count(*)::int as n from telemetry_snapshots`)[0]?.n, 3)
 
-    await replica.post('/telemetry/snapshot')
-    await until(
-      async () => {
-        const [row] =
-          await sql`select sum(snapshots)::int as n, sum(allowed_requests)::int as allowed from telemetry_days`
-        return row?.n === 4 && row.allowed === 132
-      },
-      { what: 'its history, and what the version before added, in days' },
-    )
-    t.equal((await sql`select 1 from telemetry_snapshots where not in_days`).length, 0)
-  },
-)
+  await replica.post('/telemetry/snapshot')
+  await until(
+    async () => {
+      const [row] =
+        await sql`select sum(snapshots)::int as n, sum(allowed_requests)::int as allowed from telemetry_days`
+      return row?.n === 4 && row.allowed === 132
+    },
+    { what: 'its history, and what the version before added, in days' },
+  )
+  t.equal((await sql`select 1 from telemetry_snapshots where not in_days`).length, 0)
+})
 
-t.test('what the version before counted of a session is not reported as missing', async (t) => {
+t.test('logs of a session that the previous version counted are not reported as missing', async (t) => {
   const { url, sql } = await testDatabase(t)
   const before = randomUUID()
   const replica = await startReplica(t, url, {}, { silenceMs: 0 })
@@ -125,7 +122,7 @@ t.test('what the version before counted of a session is not reported as missing'
     return replica.send({ ...ids, logs: numbers.map((n) => ({ ...allowedLog, sequence_number: n })) })
   }
   await send(0, 5)
-  // The agent's next batches reach the version before: logs 5 to 7, and 0 to 4 again.
+  // The agent's next batches reach the previous version: logs 5 to 7, and 0 to 4 again.
   await flushBefore(sql, before, 1, 1, 3 + 5)
   await send(8, 10)
   t.hasStrict(await json(replica.post('/telemetry/snapshot')), {

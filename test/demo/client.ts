@@ -1,4 +1,4 @@
-// Sends batches as a good client does: again after 429 and 503 when the answer says, and never after it was counted.
+// Sends batches as a good client does: again after 429 and 503, at the time that the response names, and never twice.
 
 import { setTimeout as sleep } from 'node:timers/promises'
 

@@ -17,7 +17,7 @@ const SNAPSHOT_INTERVAL_MS = 20_000
 const { port, people } = readOptions()
 const scope = openScope()
 const ended = new AbortController()
-// On Ctrl-C a terminal signals, npm may signal again, and one is enough.
+// On Ctrl-C the terminal sends a signal and npm may send another; one suffices.
 for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => ended.abort())
 
 let agrees = false
@@ -91,7 +91,7 @@ async function readCounted(get: (path: string) => Promise<Response>, historian: 
   for (;;) {
     const before = await history()
     const { allowed_requests, denied_requests } = (await json('/telemetry/snapshot')) as Requests
-    // A snapshot that came between has what the preview has, too.
+    // A snapshot taken in between would contain the figures of the preview, too.
     if ((await history()).length !== before.length) continue
     const periods = [...before, { allowed_requests, denied_requests }]
     return {

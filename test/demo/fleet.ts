@@ -48,7 +48,7 @@ export interface Workspace {
   hour: number
 }
 
-/** So many people, each with one to five workspaces. */
+/** Makes a number of people, each with one to five workspaces. */
 export function makeFleet(people: number): Workspace[] {
   return Array.from({ length: people }, (_, n) => {
     const ownerId = randomUUID()
@@ -135,7 +135,7 @@ async function runBoundary(
     const denied = pick(DENIED)
     let sequence = 0
     let isWild = false
-    // Until its person leaves, or it is started anew.
+    // Until its person leaves, or the boundary is restarted.
     while (!signal.aborted && activity() >= hour && Math.random() > 0.02) {
       if (Math.random() < WILD_CHANCE) isWild = true
       const logs = makeLogs(randomInt(1, 11), isSpike(elapsed()) ? denied * SPIKE_FACTOR : denied, sequence)
@@ -152,12 +152,12 @@ async function runBoundary(
   }
 }
 
-/** Which share of the people is there; the first day begins in the morning. Also of the time before the start. */
+/** The share of people who are present; the first day begins in the morning. Times before the start are negative. */
 export function activityAt(ms: number): number {
   return NIGHT + (1 - NIGHT) * (0.5 - 0.5 * Math.cos(2 * Math.PI * (ms / DAY_MS + 0.25)))
 }
 
-/** Whether something that agents need is denied to all of them. */
+/** Whether a host that agents need is denied to all of them at this time. */
 function isSpike(ms: number): boolean {
   return ms >= FIRST_SPIKE_MS && (ms - FIRST_SPIKE_MS) % SPIKE_EVERY_MS < SPIKE_MS
 }

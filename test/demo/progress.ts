@@ -1,4 +1,4 @@
-// Says how far it is: one line refreshed on a terminal, a line every ten seconds elsewhere.
+// Prints progress: one line that is refreshed on a terminal, a line every ten seconds elsewhere.
 
 const EVERY_MS = process.stdout.isTTY ? 250 : 10_000
 const FIRST_MS = process.stdout.isTTY ? 250 : 2_000

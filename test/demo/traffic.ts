@@ -1,4 +1,4 @@
-// What agents ask for: hosts that a boundary lets through or not, in the mix of a working day.
+// The requests of agents: hosts that a boundary allows or denies, in the mix of a working day.
 
 import { randomInt } from 'node:crypto'
 import type { Batch } from '../bench/bodies.js'
@@ -9,7 +9,7 @@ interface Host {
   name: string
   paths: string[]
   methods: string[]
-  /** How often it is asked for, against the others. */
+  /** Its frequency, relative to the others. */
   weight: number
 }
 

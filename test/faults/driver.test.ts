@@ -1,4 +1,4 @@
-// The driver when connections die under it: what patches/ is for.
+// The driver when connections end unexpectedly: the reason for patches/.
 
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
@@ -71,7 +71,7 @@ t.test(
             await other`select pg_terminate_backend(${pid})`
             await other.end()
             await tx`select 1`.catch(() => {})
-            // By now the pool has opened the connection again, for somebody else.
+            // By now the pool has opened the connection again, for another query.
             await sql`select 1`
             resolve(
               await tx`select 2`.then(
@@ -88,29 +88,32 @@ t.test(
   },
 )
 
-t.test('a server that takes connections and ends them is told to the caller, without a storm', async (t) => {
-  let accepted = 0
-  const server = createServer((socket) => {
-    accepted++
-    socket.destroy()
-  }).listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  t.teardown(() => server.close())
-  const address = server.address()
-  const port = typeof address === 'object' ? address?.port : 0
-  for (const hosts of [`127.0.0.1:${port}`, `127.0.0.1:${port},localhost:${port},127.0.0.1:1`]) {
-    accepted = 0
-    const database = connectDatabase({ target: { url: `postgres://u:p@${hosts}/d` }, poolMax: 1 })
-    await t.rejects(
-      database.run((db) => db.execute('select 1')),
-      { name: 'DatabaseUnavailableError' },
-    )
-    await database.close()
-    t.ok(accepted <= 3, `${accepted} connections for one query`)
-  }
-})
+t.test(
+  'a server that accepts connections and ends them is reported to the caller, without a storm of attempts',
+  async (t) => {
+    let accepted = 0
+    const server = createServer((socket) => {
+      accepted++
+      socket.destroy()
+    }).listen(0, '127.0.0.1')
+    await once(server, 'listening')
+    t.teardown(() => server.close())
+    const address = server.address()
+    const port = typeof address === 'object' ? address?.port : 0
+    for (const hosts of [`127.0.0.1:${port}`, `127.0.0.1:${port},localhost:${port},127.0.0.1:1`]) {
+      accepted = 0
+      const database = connectDatabase({ target: { url: `postgres://u:p@${hosts}/d` }, poolMax: 1 })
+      await t.rejects(
+        database.run((db) => db.execute('select 1')),
+        { name: 'DatabaseUnavailableError' },
+      )
+      await database.close()
+      t.ok(accepted <= 3, `${accepted} connections for one query`)
+    }
+  },
+)
 
-t.test('a server that takes connections and never answers is given up on at the deadline', async (t) => {
+t.test('work on a server that accepts connections and never responds ends at the deadline', async (t) => {
   const { url } = await testDatabase(t)
   const proxy = await startProxy(t, Number(new URL(url).port))
   const database = connectDatabase({ target: { url: proxy.through(url) }, poolMax: 1 })

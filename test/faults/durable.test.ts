@@ -62,7 +62,7 @@ t.test('batches that wait share a flush', async (t) => {
 })
 
 t.test(
-  'with the database away batches are refused before they are tracked, and those tracked are kept',
+  'while the database is unavailable, batches are refused before they are tracked, and tracked ones are kept',
   async (t) => {
     const { url } = await testDatabase(t)
     const proxy = await startProxy(t, Number(new URL(url).port))
@@ -105,7 +105,7 @@ t.test('a batch whose commit does not come in time is 504, and is counted once a
   t.hasStrict(await (await replica.get('/telemetry/snapshot')).json(), { allowed_requests: 3 })
 })
 
-t.test('who waits is told at the deadline, once, and the next batch is a new one to wait for', async (t) => {
+t.test('a waiter is told once, at the deadline, and the next batch has a waiter of its own', async (t) => {
   const tracker = newTracker()
   const flusher = new Flusher({ tracker, apply: () => new Promise(() => {}) })
   tracker.track('w', 'o', 1, 0)

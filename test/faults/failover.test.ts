@@ -10,7 +10,7 @@ import { until } from '../helpers/until.js'
 t.test('nothing is lost and nothing counted twice when a standby takes over under load', async (t) => {
   const { primary, standby } = await startPair()
   t.teardown(() => Promise.all([primary.remove(), standby.remove()]))
-  // The standby comes first: who is the primary is to be found out, not assumed.
+  // The standby comes first, so the service has to find out which server is the primary.
   const url = primary.url.replace('127.0.0.1:', `127.0.0.1:${standby.port},127.0.0.1:`)
   const replicas = await Promise.all(
     ['memory', 'memory', 'durable'].map((ACK) =>
@@ -53,7 +53,7 @@ t.test('nothing is lost and nothing counted twice when a standby takes over unde
   async function agent(replica: Replica): Promise<void> {
     while (!stop.signal.aborted) {
       const { status } = await replica.send({ logs: logs(3, 0) })
-      // 504 is counted too, once the database is back.
+      // A batch with 504 is counted too, once the database is available again.
       if (status === 202 || status === 504) sent.counted += 3
       else if (status !== 503) throw new Error(`status ${status}`)
       if (status === 202 && hasMoved && replica === replicas[2]) sent.afterwards++

@@ -1,4 +1,4 @@
-// Hostile clients: whatever they send or leave unsent is answered 4xx, counts nothing and grows nothing.
+// Hostile clients: whatever they send or leave unsent gets a 4xx response, counts nothing and takes no memory.
 
 import { once } from 'node:events'
 import { Agent, request as httpRequest } from 'node:http'
@@ -138,7 +138,7 @@ function held({ app }: Replica) {
 }
 
 async function usedBytes(): Promise<number> {
-  // What the last answers hold is let go of, and what was released by that.
+  // The last responses release memory, and what they referenced does so afterwards.
   for (let pass = 0; pass < 3; pass++) {
     await sleep(50)
     collectGarbage()
@@ -208,7 +208,7 @@ t.test('malformed requests: no 5xx, and only what was answered 202 is counted', 
     await run(groups, SEED + part)
     growth.push((await usedBytes()) - before)
   }
-  // What is kept of each request would be there after each part.
+  // Memory that a request kept would remain after each part.
   t.ok(Math.min(...growth) < 4 * MB, `grew by ${growth.map((bytes) => (bytes / MB).toFixed(1))} MB`)
   const answered = Object.values(seen).reduce((sum, count) => sum + count, 0)
   t.equal(answered, 4 * groups * 20, `seed ${SEED}; answers by status: ${JSON.stringify(seen)}`)
@@ -330,7 +330,7 @@ t.test('clients that disconnect in mid-body, at every place, count nothing and l
   )
 })
 
-t.test('what is refused before its body is read holds no room', async (t) => {
+t.test('a request that is refused before its body is read reserves no memory', async (t) => {
   const { url } = await testDatabase(t)
   const token = 'agent-token-agent-token-1'
   const replica = await startReplica(t, url, {

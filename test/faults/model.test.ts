@@ -231,7 +231,7 @@ const union = (a: Ids | undefined, b: Ids): Ids => ({
 
 type Act = (model: Model, real: Real) => Promise<void>
 
-/** A step of a sequence: does what it is for, then sees whether the law holds. */
+/** Makes a step of a sequence, after which the database is compared with the model. */
 const step = (name: string, act: Act): fc.AsyncCommand<Model, Real> => ({
   check: () => true,
   async run(model, real) {
@@ -351,7 +351,7 @@ const snapshot = (fails: boolean) =>
     for (const replica of real.replicas) replica.row = undefined
   })
 
-/** Everybody flushes while a snapshot is taken: who comes first is the database's choice. */
+/** All replicas flush while a snapshot is taken; the database decides the order. */
 const together = () =>
   step('together()', async (model, real) => {
     model.left = []
@@ -382,7 +382,7 @@ const crash = (index: number) =>
     real.replicas[index] = new Replica(real.database)
   })
 
-/** The law. */
+/** Compares the database with the model: this must hold after every step. */
 async function holds(model: Model, real: Real): Promise<void> {
   const [found] = await real.sql<Stored[]>`
     select coalesce(sum(allowed), 0)::int as allowed, coalesce(sum(denied), 0)::int as denied,

@@ -1,4 +1,4 @@
-// A database that is away, or takes what it is sent and never answers: nothing waits for ever, nothing storms.
+// A database that is unavailable, or accepts data and never responds: no work waits for ever, and no attempts pile up.
 
 import { randomUUID } from 'node:crypto'
 import { sql } from 'drizzle-orm'
@@ -18,24 +18,27 @@ async function untilFlushed({ app }: Replica): Promise<void> {
   await until(() => app.counting.tracker.unflushedAge === 0, { what: 'all usage to be flushed' })
 }
 
-t.test('with the database away each try is one connection, and all is flushed when it is back', async (t) => {
-  const { url } = await testDatabase(t)
-  const proxy = await startProxy(t, Number(new URL(url).port))
-  const replica = await startReplica(t, proxy.through(url), { FLUSH_INTERVAL_MS: '200' })
-  proxy.setAway(true)
-  const { flushes } = replica.app.metrics
-  const before = proxy.connections
-  let sent = 0
-  for (; flushes.failed < 5; sent++) t.equal((await replica.send()).status, 202)
-  const tries = flushes.failed
-  const connections = proxy.connections - before
-  // Heartbeats are tried too, ever less often.
-  t.ok(connections <= 2 * tries + 2, `${tries} tries, ${connections} connections, ${sent} batches`)
+t.test(
+  'while the database is unavailable, each attempt is one connection; then everything is flushed',
+  async (t) => {
+    const { url } = await testDatabase(t)
+    const proxy = await startProxy(t, Number(new URL(url).port))
+    const replica = await startReplica(t, proxy.through(url), { FLUSH_INTERVAL_MS: '200' })
+    proxy.setAway(true)
+    const { flushes } = replica.app.metrics
+    const before = proxy.connections
+    let sent = 0
+    for (; flushes.failed < 5; sent++) t.equal((await replica.send()).status, 202)
+    const tries = flushes.failed
+    const connections = proxy.connections - before
+    // Heartbeats are attempted too, at growing intervals.
+    t.ok(connections <= 2 * tries + 2, `${tries} tries, ${connections} connections, ${sent} batches`)
 
-  proxy.setAway(false)
-  await untilFlushed(replica)
-  t.hasStrict(await json(replica.get('/telemetry/snapshot')), { allowed_requests: sent })
-})
+    proxy.setAway(false)
+    await untilFlushed(replica)
+    t.hasStrict(await json(replica.get('/telemetry/snapshot')), { allowed_requests: sent })
+  },
+)
 
 t.test(
   'after an outage in which agents sent everything to another replica, the flush is all duplicates',
@@ -86,7 +89,7 @@ t.test(
   },
 )
 
-t.test('a connection that falls silent in the middle of a flush wedges nothing', async (t) => {
+t.test('a connection that falls silent in the middle of a flush blocks nothing', async (t) => {
   const { url } = await testDatabase(t)
   const proxy = await startProxy(t, Number(new URL(url).port))
   const replica = await startReplica(t, proxy.through(url), { FLUSH_INTERVAL_MS: '50' }, impatient)

@@ -37,7 +37,7 @@ async function recorded(sql: postgres.Sql) {
 }
 
 t.test(
-  'usage from days is what snapshots alone give, whatever is merged and wherever a range begins',
+  'usage read from days equals that of the snapshots, whatever is merged and wherever a range begins',
   async (t) => {
     const { database, sql } = await testDatabase(t)
     const start = Date.parse('2026-05-25T00:00:00Z')
@@ -263,7 +263,7 @@ t.test('new users are those of no earlier day, to within the error that is repor
 })
 
 t.test(
-  'a day in which the range begins is no earlier day for itself, but as a whole for the next',
+  'the day in which a range begins is not an earlier day of itself, but is, as a whole, for the next one',
   async (t) => {
     const { database, sql } = await testDatabase(t)
     await recordSnapshot(sql, '2026-06-01T09:00:00Z', ['morning', 'both'])

@@ -9,7 +9,7 @@ import { type Replica, startReplica } from '../helpers/replica.js'
 
 const day = (date: string) => new Date(`${date}T00:00:00Z`)
 
-t.test('a period counts in the bucket in which it ends, at an edge in the one before', async (t) => {
+t.test('a period counts in the bucket in which it ends, and at an edge in the earlier one', async (t) => {
   const { database, sql } = await testDatabase(t)
   await recordSnapshot(sql, '2026-03-01T00:00:00Z', ['a', 'b'])
   await recordSnapshot(sql, '2026-03-01T00:10:00Z', ['b', 'c'])
@@ -39,19 +39,22 @@ t.test('a period counts in the bucket in which it ends, at an edge in the one be
   })
 })
 
-t.test('what ended at from or before is out, what ended at to is in', async (t) => {
-  const { database, sql } = await testDatabase(t)
-  for (const time of ['10:00', '11:00', '12:00', '13:00'])
-    await recordSnapshot(sql, `2026-03-01T${time}:00Z`, [time])
-  const { total } = await database.run((db) =>
-    readUsage(db, {
-      from: new Date('2026-03-01T10:00:00Z'),
-      to: new Date('2026-03-01T12:00:00Z'),
-      by: 'hour',
-    }),
-  )
-  t.hasStrict(total, { snapshots: 2, unique_users: 2 })
-})
+t.test(
+  'a period that ended at or before `from` is excluded, one that ended at `to` is included',
+  async (t) => {
+    const { database, sql } = await testDatabase(t)
+    for (const time of ['10:00', '11:00', '12:00', '13:00'])
+      await recordSnapshot(sql, `2026-03-01T${time}:00Z`, [time])
+    const { total } = await database.run((db) =>
+      readUsage(db, {
+        from: new Date('2026-03-01T10:00:00Z'),
+        to: new Date('2026-03-01T12:00:00Z'),
+        by: 'hour',
+      }),
+    )
+    t.hasStrict(total, { snapshots: 2, unique_users: 2 })
+  },
+)
 
 t.test(
   'daily, weekly and monthly active users are merged, whatever the time zone of the session',

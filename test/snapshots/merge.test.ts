@@ -24,7 +24,7 @@ async function flush(database: Database, users: Iterable<string>): Promise<void>
 const manual = { trigger: 'manual', reportedBy: randomUUID() } as const
 const ids = (from: number, to: number) => Array.from({ length: to - from }, (_, n) => `user-${from + n}`)
 
-t.test('who reaches several replicas counts once, in preview, snapshot and record alike', async (t) => {
+t.test('ids that reach several replicas count once, in preview, snapshot and history', async (t) => {
   const { database, sql } = await testDatabase(t)
   // Each replica sees half of what the one before saw.
   for (const from of [0, 500, 1_000, 1_500]) await flush(database, ids(from, from + 1_000))
@@ -72,7 +72,7 @@ t.test('rows without sketches count with their own numbers', async (t) => {
   t.equal(unique_users_summed, 27)
 })
 
-t.test('nothing merged is nothing', async (t) => {
+t.test('merging no rows gives zero', async (t) => {
   const { database } = await testDatabase(t)
   const outcome = await database.run((db) => takeSnapshot(db, manual))
   t.hasStrict(outcome, {
@@ -80,7 +80,7 @@ t.test('nothing merged is nothing', async (t) => {
   })
 })
 
-t.test('an estimate is held between the largest count and the sum', async (t) => {
+t.test('an estimate is clamped between the largest count and the sum', async (t) => {
   const sums = (set: number) => Array.from({ length: RANKS }, (_, rank) => (rank === 0 ? set : 0))
   const merged = (fields: Partial<Merged>) => ({
     column_sums: sums(4),

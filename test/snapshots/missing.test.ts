@@ -109,7 +109,7 @@ t.test('sums of missing logs stop at the largest safe integer', async (t) => {
   t.strictSame(await snapshot(database), [1, 0, Number.MAX_SAFE_INTEGER, 0])
 })
 
-t.test('the highest number an agent may send takes part like any other', async (t) => {
+t.test('the highest number that an agent may send is handled like any other', async (t) => {
   const { database, sql } = await testDatabase(t)
   const replica = newReplica(database)
   const highest = Number.MAX_SAFE_INTEGER - 1
@@ -150,7 +150,7 @@ t.test('while a replica without a ledger has flushed within an hour, nothing is 
   t.strictSame(await snapshot(database), [3, 0, 3 + 3 + 1, 0], 'only what is missing since then')
   for (const session of ['told', 'silent', 'active']) replica.track(session, { allowed: [0, 7] })
   await replica.flush()
-  // In the sessions' order. What was told is recovered: 1 and 3 to 5, 3 to 5, and 5.
+  // In the order of the sessions. Numbers that were reported are recovered: 1 and 3 to 5, 3 to 5, and 5.
   t.strictSame(await snapshot(database), [4 + 4 + 3, 3 + 3 + 4, 0, 4 + 3 + 1])
 })
 

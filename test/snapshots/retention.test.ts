@@ -10,42 +10,48 @@ import { startReplica } from '../helpers/replica.js'
 import { keyOf } from '../helpers/tracker.js'
 import { until } from '../helpers/until.js'
 
-t.test('snapshots older than the retention go once they are in their day, a hundred at a time', async (t) => {
-  const { database, sql } = await testDatabase(t)
-  await sql`insert into telemetry_snapshots
+t.test(
+  'snapshots older than the retention are deleted once they are in their day, a hundred at a time',
+  async (t) => {
+    const { database, sql } = await testDatabase(t)
+    await sql`insert into telemetry_snapshots
     (id, trigger, reported_by, replicas, period_start, period_end, taken_at, unique_workspaces, unique_users,
      unique_workspaces_summed, unique_users_summed, allowed_requests, denied_requests, in_days)
     select gen_random_uuid(), 'manual', gen_random_uuid(), 0, moment, moment, moment, 0, 0, 0, 0, 0, 0, n <> 480
     from (select n, now() - n * interval '1 hour' as moment from generate_series(1, 24 * 20) as n) as moments`
-  const count = async () => (await sql`select count(*)::int as n from telemetry_snapshots`)[0]?.n
-  const kept = 24 * 10 - 1 + 1 // and the oldest, which is not in its day
-  for (const left of [380, 280]) {
-    t.equal(await database.run((db) => pruneSnapshots(db, 10)), true)
-    t.equal(await count(), left)
-  }
-  t.equal(await database.run((db) => pruneSnapshots(db, 10)), false)
-  t.ok(Math.abs((await count()) - kept) <= 1)
-  t.equal((await sql`select 1 from telemetry_snapshots where not in_days`).length, 1)
-})
+    const count = async () => (await sql`select count(*)::int as n from telemetry_snapshots`)[0]?.n
+    const kept = 24 * 10 - 1 + 1 // and the oldest, which is not in its day
+    for (const left of [380, 280]) {
+      t.equal(await database.run((db) => pruneSnapshots(db, 10)), true)
+      t.equal(await count(), left)
+    }
+    t.equal(await database.run((db) => pruneSnapshots(db, 10)), false)
+    t.ok(Math.abs((await count()) - kept) <= 1)
+    t.equal((await sql`select 1 from telemetry_snapshots where not in_days`).length, 1)
+  },
+)
 
-t.test('replicas long dead go, those with usage or a recent flush stay', async (t) => {
-  const { database, sql } = await testDatabase(t)
-  const [dead, silent, fresh, used] = [randomUUID(), randomUUID(), randomUUID(), randomUUID()]
-  for (const [id, started, flushed] of [
-    [dead, 90, 31],
-    [silent, 31, null],
-    [fresh, 90, 1],
-    [used, 90, 60],
-  ] as const)
-    await sql`insert into boundary_usage_replicas values (${id}, 'test', '0', now() - ${started} * interval '1 day',
+t.test(
+  'replicas that stopped long ago are deleted, those with usage or a recent flush are kept',
+  async (t) => {
+    const { database, sql } = await testDatabase(t)
+    const [dead, silent, fresh, used] = [randomUUID(), randomUUID(), randomUUID(), randomUUID()]
+    for (const [id, started, flushed] of [
+      [dead, 90, 31],
+      [silent, 31, null],
+      [fresh, 90, 1],
+      [used, 90, 60],
+    ] as const)
+      await sql`insert into boundary_usage_replicas values (${id}, 'test', '0', now() - ${started} * interval '1 day',
       1, now() - ${flushed}::int * interval '1 day')`
-  await sql`insert into boundary_usage_stats (replica_id, unique_workspaces_count, unique_users_count,
+    await sql`insert into boundary_usage_stats (replica_id, unique_workspaces_count, unique_users_count,
     allowed_requests, denied_requests, first_flush_seq, window_start, updated_at)
     values (${used}, 1, 1, 1, 1, 1, now() - interval '60 days', now() - interval '60 days')`
-  t.equal(await database.run(pruneReplicas), false)
-  const left = await sql`select replica_id from boundary_usage_replicas`
-  t.strictSame(new Set(left.map(({ replica_id }) => replica_id)), new Set([fresh, used]))
-})
+    t.equal(await database.run(pruneReplicas), false)
+    const left = await sql`select replica_id from boundary_usage_replicas`
+    t.strictSame(new Set(left.map(({ replica_id }) => replica_id)), new Set([fresh, used]))
+  },
+)
 
 t.test('the replica that takes a snapshot prunes', async (t) => {
   const { url, sql } = await testDatabase(t)
@@ -105,7 +111,7 @@ t.test('a session that a flush has just updated is not forgotten', async (t) => 
   t.equal((await sql`select 1 from boundary_usage_sessions`).length, 1)
 })
 
-t.test('every replica forgets old sessions from time to time', async (t) => {
+t.test('every replica forgets old sessions regularly', async (t) => {
   const { url, sql } = await testDatabase(t)
   await sql`insert into boundary_usage_sessions (session_key, received, has_new_holes, last_seen_at)
     select gen_random_uuid(), '{[0,1)}', false, now() - n * interval '1 day' from generate_series(1, 250) as n`

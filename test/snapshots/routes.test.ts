@@ -1,4 +1,4 @@
-// /telemetry as an admin meets it.
+// The API below /telemetry as an admin uses it.
 
 import { randomUUID } from 'node:crypto'
 import t from 'tap'
@@ -29,7 +29,7 @@ t.test('a preview flushes this replica first, resets nothing and has no id', asy
   }
 })
 
-t.test('a snapshot is answered as the history shows it, by list and by id', async (t) => {
+t.test('the response to a snapshot equals its entry in the history, in the list and by id', async (t) => {
   const { url } = await testDatabase(t)
   const replica = await startReplica(t, url)
   await replica.send({ logs: logs(6, 4) })
@@ -178,7 +178,7 @@ t.test('a replica is live with its heartbeats, silent without them, stopped afte
   await until(async () => (await statesOf())[2]?.[1] === 'live', { what: 'the next heartbeat' })
 })
 
-t.test('with the database away every endpoint answers 503 with Retry-After', async (t) => {
+t.test('while the database is unavailable, every endpoint responds with 503 and Retry-After', async (t) => {
   const { url } = await testDatabase(t)
   const proxy = await startProxy(t, Number(new URL(url).port))
   const replica = await startReplica(t, proxy.through(url))

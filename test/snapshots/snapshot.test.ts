@@ -56,15 +56,18 @@ t.test('it sums the rows of all replicas, deletes them and records the sum', asy
   t.strictSame(row?.period_end, snapshot.period_end)
 })
 
-t.test('periods tile time: one starts where the last one ended, empty ones too', async (t) => {
-  const { database } = await testDatabase(t)
-  await use(database, 1, 0)
-  const first = taken(await database.run((db) => takeSnapshot(db, manual)))
-  const second = taken(await database.run((db) => takeSnapshot(db, manual)))
-  t.strictSame(second.period_start, first.period_end)
-  t.ok(second.period_end > second.period_start)
-  t.hasStrict(second, { replicas: 0, allowed_requests: 0, unique_users: 0 })
-})
+t.test(
+  'periods are contiguous: each one starts where the previous one ended, even if it is empty',
+  async (t) => {
+    const { database } = await testDatabase(t)
+    await use(database, 1, 0)
+    const first = taken(await database.run((db) => takeSnapshot(db, manual)))
+    const second = taken(await database.run((db) => takeSnapshot(db, manual)))
+    t.strictSame(second.period_start, first.period_end)
+    t.ok(second.period_end > second.period_start)
+    t.hasStrict(second, { replicas: 0, allowed_requests: 0, unique_users: 0 })
+  },
+)
 
 t.test('a preview shows what a snapshot would record, and changes nothing', async (t) => {
   const { database, sql } = await testDatabase(t)
@@ -92,7 +95,7 @@ t.test('a snapshot that fails midway deletes nothing', async (t) => {
   })
 })
 
-t.test('while one is being taken another is refused, and deletes nothing', async (t) => {
+t.test('while a snapshot is being taken, another one is refused and deletes nothing', async (t) => {
   const { database, sql } = await testDatabase(t)
   await use(database, 5, 2)
   let first: Promise<SnapshotOutcome> | undefined
@@ -125,7 +128,7 @@ t.test('a scheduled period ends at the boundary of the interval, by the clock of
   )
 })
 
-t.test('a manual snapshot after a boundary stands for it', async (t) => {
+t.test('a manual snapshot after a boundary takes the place of the scheduled one', async (t) => {
   const { database, sql } = await testDatabase(t)
   await use(database, 1, 0)
   await sql`update boundary_usage_replicas set started_at = now() - interval '3 days'`
@@ -142,7 +145,7 @@ t.test('a manual snapshot after a boundary stands for it', async (t) => {
   )
 })
 
-t.test('no period is reported that ended before the first replica came', async (t) => {
+t.test('no period is reported that ended before the first replica started', async (t) => {
   const { database } = await testDatabase(t)
   await use(database, 1, 0)
   const request = {
@@ -153,7 +156,7 @@ t.test('no period is reported that ended before the first replica came', async (
   t.hasStrict(await database.run((db) => takeSnapshot(db, request)), { result: 'not_due' })
 })
 
-t.test('periods keep their order when the clock of the database goes back', async (t) => {
+t.test('periods keep their order when the clock of the database is set back', async (t) => {
   const { database, sql } = await testDatabase(t)
   await use(database, 1, 0)
   const first = taken(await database.run((db) => takeSnapshot(db, manual)))
