@@ -2,18 +2,17 @@
 
 import { createHmac, createSecretKey } from 'node:crypto'
 
-/** Ascending, disjoint, non-adjacent runs of numbers, flat: [first, end, first, end …), end exclusive. */
-export type Runs = readonly number[]
-
-/** The numbers of one batch by decision. No number is in it twice. */
-export interface Numbers {
-  readonly allowed: Runs
-  readonly denied: Runs
-  readonly skipped: Runs
-}
-
 export const DECISIONS = ['allowed', 'denied', 'skipped'] as const
 export type Decision = (typeof DECISIONS)[number]
+const ALLOWED = DECISIONS.indexOf('allowed')
+const DENIED = DECISIONS.indexOf('denied')
+const SKIPPED = DECISIONS.indexOf('skipped')
+
+/**
+ * Numbers with their decisions as runs, flat: [first, end, decision, first, end, decision …), `end` exclusive, `decision`
+ * an index of DECISIONS. Ascending and disjoint; adjacent runs differ in their decision.
+ */
+export type Runs = readonly number[]
 
 /**
  * The first 16 bytes of an HMAC-SHA-256 under the deployment's key, as a UUID. The workspace is part of the key, so that
@@ -46,6 +45,8 @@ export const SENDER_RUNS = 0.75 * HARD_RUNS
 
 export class Sessions {
   readonly #sessions = new Map<string, Session>()
+  /** Sessions whose id was another workspace's before, by both ids. */
+  readonly #namesakes = new Map<string, Session>()
   #runs = 0
   #mostRuns = 0
   #allowed = 0
@@ -54,17 +55,15 @@ export class Sessions {
 
   /** The session of that id, which is added if it is new. */
   find(workspaceId: string, sessionId: string): Session {
+    const first = this.#sessions.get(sessionId)
+    if (first === undefined) return addSession(this.#sessions, sessionId, workspaceId, sessionId)
+    if (first.workspaceId === workspaceId) return first
     const id = workspaceId + sessionId
-    let session = this.#sessions.get(id)
-    if (!session) {
-      session = new Session(workspaceId, sessionId)
-      this.#sessions.set(id, session)
-    }
-    return session
+    return this.#namesakes.get(id) ?? addSession(this.#namesakes, id, workspaceId, sessionId)
   }
 
   /** Adds the numbers of a batch; those that arrived before keep their first decision. */
-  add(session: Session, numbers: Numbers): void {
+  add(session: Session, numbers: Runs): void {
     const before = { runs: session.runs, allowed: session.allowed, denied: session.denied }
     this.#repeated += session.add(numbers)
     this.#runs += session.runs - before.runs
@@ -73,12 +72,13 @@ export class Sessions {
     if (session.runs > this.#mostRuns) this.#mostRuns = session.runs
   }
 
-  [Symbol.iterator](): Iterator<Session> {
-    return this.#sessions.values()
+  *[Symbol.iterator](): Iterator<Session> {
+    yield* this.#sessions.values()
+    yield* this.#namesakes.values()
   }
 
   get size(): number {
-    return this.#sessions.size
+    return this.#sessions.size + this.#namesakes.size
   }
 
   get runs(): number {
@@ -116,14 +116,21 @@ export class Sessions {
   }
 }
 
+function addSession(
+  sessions: Map<string, Session>,
+  key: string,
+  workspaceId: string,
+  sessionId: string,
+): Session {
+  const session = new Session(workspaceId, sessionId)
+  sessions.set(key, session)
+  return session
+}
+
 /** The numbers of one session. */
 export class Session {
-  /**
-   * [first, end, decision, first, end, decision …): ascending and disjoint; adjacent runs differ in their decision, an
-   * index of DECISIONS.
-   */
   #runs: number[] = []
-  readonly #counts: [allowed: number, denied: number, skipped: number] = [0, 0, 0]
+  readonly #counts = [0, 0, 0]
 
   readonly workspaceId: string
   readonly sessionId: string
@@ -140,24 +147,21 @@ export class Session {
   }
 
   get allowed(): number {
-    return this.#counts[0]
+    return at(this.#counts, ALLOWED)
   }
 
   get denied(): number {
-    return this.#counts[1]
+    return at(this.#counts, DENIED)
   }
 
   /** Adds numbers. Returns how many allowed and denied ones had arrived before. */
-  add(numbers: Numbers): number {
-    const arriving = tagged(numbers)
-    const [first] = arriving
+  add(numbers: Runs): number {
+    const first = numbers[0]
     if (first === undefined) return 0
-    let repeated = 0
-    if (first >= (this.#runs.at(-2) ?? 0)) {
-      for (let i = 0; i < arriving.length; i += 3)
-        this.#append(this.#runs, at(arriving, i), at(arriving, i + 1), at(arriving, i + 2))
-    } else repeated = this.#merge(arriving)
-    return repeated
+    if (first < (this.#runs[this.#runs.length - 2] ?? 0)) return this.#merge(numbers)
+    for (let i = 0; i < numbers.length; i += 3)
+      this.#append(this.#runs, at(numbers, i), at(numbers, i + 1), at(numbers, i + 2))
+    return 0
   }
 
   /** The numbers of each decision, as PostgreSQL writes a multirange. */
@@ -173,7 +177,7 @@ export class Session {
   }
 
   /** Walks both lists in order: parts of an arriving run that lie in known runs repeat, the others are new. */
-  #merge(arriving: readonly number[]): number {
+  #merge(arriving: Runs): number {
     const known = this.#runs
     const merged: number[] = []
     this.#counts.fill(0)
@@ -192,7 +196,7 @@ export class Session {
         const isKnown = k < known.length && at(known, k) <= next
         const stop = k < known.length ? Math.min(end, at(known, isKnown ? k + 1 : k)) : end
         if (!isKnown) this.#append(merged, next, stop, decision)
-        else if (DECISIONS[decision] !== 'skipped') repeated += stop - next
+        else if (decision !== SKIPPED) repeated += stop - next
         next = stop
       }
     }
@@ -206,30 +210,7 @@ export class Session {
     const last = runs.length - 1
     if (runs[last] === decision && runs[last - 1] === first) runs[last - 1] = end
     else runs.push(first, end, decision)
-    this.#counts[decision] = (this.#counts[decision] ?? 0) + end - first
-  }
-}
-
-/** One ascending list of the runs of all decisions, each followed by its decision's index. */
-function tagged({ allowed, denied, skipped }: Numbers): number[] {
-  const runs: number[] = []
-  let a = 0
-  let d = 0
-  let s = 0
-  for (;;) {
-    const nextAllowed = a < allowed.length ? at(allowed, a) : Infinity
-    const nextDenied = d < denied.length ? at(denied, d) : Infinity
-    const nextSkipped = s < skipped.length ? at(skipped, s) : Infinity
-    if (nextAllowed < nextDenied && nextAllowed < nextSkipped) {
-      runs.push(nextAllowed, at(allowed, a + 1), 0)
-      a += 2
-    } else if (nextDenied < nextSkipped) {
-      runs.push(nextDenied, at(denied, d + 1), 1)
-      d += 2
-    } else if (nextSkipped < Infinity) {
-      runs.push(nextSkipped, at(skipped, s + 1), 2)
-      s += 2
-    } else return runs
+    this.#counts[decision] = at(this.#counts, decision) + end - first
   }
 }
 

@@ -1,7 +1,7 @@
 // The tracker: counts in memory what this replica accepted, and hands it out as flushes that apply exactly once.
 
 import { DistinctIds } from './distinct-ids.js'
-import { type Numbers, type SessionHash, Sessions } from './sessions.js'
+import { type Runs, type SessionHash, Sessions } from './sessions.js'
 import type { SketchHash } from './sketch.js'
 
 /** What one flush carries. Its content never changes, so it can be attempted again under the same number. */
@@ -121,7 +121,7 @@ export class Tracker {
     ownerId: string,
     allowed: number,
     denied: number,
-    session?: { readonly id: string; readonly numbers: Numbers },
+    session?: { readonly id: string; readonly numbers: Runs },
     admit: (kind: Kind) => boolean = () => true,
   ): void {
     const known = session && this.#pending.sessions.find(workspaceId, session.id)

@@ -1,6 +1,7 @@
 // What one POST says, in JSON or protobuf, and whose logs they are.
 
 import type { IncomingHttpHeaders } from 'node:http'
+import type { Runs } from '../counting/sessions.js'
 import { Forbidden, InvalidBody } from '../http/errors.js'
 import { UUID } from '../http/formats.js'
 import { readJson } from './json.js'
@@ -16,11 +17,8 @@ export interface Batch {
   allowed: number
   denied: number
   skipped: number
-  /**
-   * Only with a session: the sequence numbers by decision, each as ascending, disjoint, non-adjacent runs, flat:
-   * [first, end, first, end, ...), end exclusive.
-   */
-  numbers: { allowed: number[]; denied: number[]; skipped: number[] } | undefined
+  /** The sequence numbers; only with a session. */
+  numbers: Runs | undefined
 }
 
 /** The workspace and the owner of a batch, in lower case. */

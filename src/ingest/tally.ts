@@ -1,13 +1,13 @@
 // Adds up the logs of one batch as a reader finds them, and turns their sequence numbers into runs.
 
+import { DECISIONS, type Runs } from '../counting/sessions.js'
 import { InvalidBody } from '../http/errors.js'
 import type { Batch } from './batch.js'
 import { MAX_LOGS } from './schemas.js'
 
-const ALLOWED = 0
-const DENIED = 1
-const SKIPPED = 2
-type Decision = typeof ALLOWED | typeof DENIED | typeof SKIPPED
+const ALLOWED = DECISIONS.indexOf('allowed')
+const DENIED = DECISIONS.indexOf('denied')
+const SKIPPED = DECISIONS.indexOf('skipped')
 
 /** The end of its run, one more, is still a safe integer. */
 const MAX_NUMBER = Number.MAX_SAFE_INTEGER - 1
@@ -15,14 +15,16 @@ const MAX_NUMBER = Number.MAX_SAFE_INTEGER - 1
 /** Reused for every batch, because bodies are read synchronously: each reader starts with reset(). */
 export class Tally {
   #length = 0
-  readonly #counts = { [ALLOWED]: 0, [DENIED]: 0, [SKIPPED]: 0 }
+  #allowed = 0
+  #denied = 0
   /** Of each log, in the order of the batch. NaN stands for no sequence number. */
   readonly #decisions = new Uint8Array(MAX_LOGS)
   readonly #numbers = new Float64Array(MAX_LOGS)
 
   reset(): void {
     this.#length = 0
-    this.#counts[ALLOWED] = this.#counts[DENIED] = this.#counts[SKIPPED] = 0
+    this.#allowed = 0
+    this.#denied = 0
   }
 
   /** How many logs have been added: the index of the next one. */
@@ -36,7 +38,8 @@ export class Tally {
     if (this.#length === MAX_LOGS) throw new InvalidBody(`/logs must have at most ${MAX_LOGS} items`)
     this.#decisions[this.#length] = decision
     this.#numbers[this.#length++] = sequenceNumber + 0 // makes -0 zero
-    this.#counts[decision]++
+    if (decision === ALLOWED) this.#allowed++
+    else if (decision === DENIED) this.#denied++
   }
 
   /** The batch of all logs added. Throws InvalidBody if a session cannot have their sequence numbers. */
@@ -45,25 +48,32 @@ export class Tally {
       workspaceId: ids.workspaceId,
       ownerId: ids.ownerId,
       sessionId: ids.sessionId,
-      allowed: this.#counts[ALLOWED],
-      denied: this.#counts[DENIED],
-      skipped: this.#counts[SKIPPED],
-      numbers: ids.sessionId === undefined ? undefined : this.#runsByDecision(),
+      allowed: this.#allowed,
+      denied: this.#denied,
+      skipped: this.#length - this.#allowed - this.#denied,
+      numbers: ids.sessionId === undefined ? undefined : this.#runs(),
     }
   }
 
-  #runsByDecision(): NonNullable<Batch['numbers']> {
-    const runs: [number[], number[], number[]] = [[], [], []]
-    if (this.#checkNumbers()) {
-      for (let log = 0; log < this.#length; log++)
-        append(runs[this.#decisions[log] as Decision], this.#numbers[log] ?? Number.NaN)
-    } else
-      for (const decision of [ALLOWED, DENIED, SKIPPED] as const)
-        for (const number of this.#numbersOf(decision).sort()) append(runs[decision], number)
-    return { allowed: runs[ALLOWED], denied: runs[DENIED], skipped: runs[SKIPPED] }
+  #runs(): Runs {
+    if (!this.#checkNumbers()) this.#sort()
+    const runs: number[] = []
+    let end = Number.NaN
+    let decision = SKIPPED
+    for (let log = 0; log < this.#length; log++) {
+      const number = this.#numbers[log] ?? Number.NaN
+      if (number !== end || this.#decisions[log] !== decision) {
+        if (log > 0) runs.push(end, decision)
+        decision = this.#decisions[log] ?? SKIPPED
+        runs.push(number)
+      }
+      end = number + 1
+    }
+    if (this.#length > 0) runs.push(end, decision)
+    return runs
   }
 
-  /** Returns whether they ascend; throws if one is missing, out of range, or there twice. */
+  /** Returns whether they ascend; throws if one is missing, or out of range. */
   #checkNumbers(): boolean {
     let previous = -1
     let isAscending = true
@@ -73,15 +83,29 @@ export class Tally {
       if (number <= previous) isAscending = false
       previous = number
     }
-    if (!isAscending) this.#checkUnique()
     return isAscending
   }
 
-  #checkUnique(): void {
+  /** Puts the logs into the order of their numbers; throws if a number is there twice. */
+  #sort(): void {
     // Without a comparator, typed arrays are sorted natively.
     const sorted = this.#numbers.slice(0, this.#length).sort()
     for (let rank = 1; rank < sorted.length; rank++)
       if (sorted[rank] === sorted[rank - 1]) this.#refuseRepeated(sorted[rank] ?? Number.NaN)
+    const denied = this.#numbersOf(DENIED).sort()
+    const skipped = this.#numbersOf(SKIPPED).sort()
+    let d = 0
+    let s = 0
+    for (const [rank, number] of sorted.entries()) {
+      this.#numbers[rank] = number
+      if (number === denied[d]) {
+        this.#decisions[rank] = DENIED
+        d++
+      } else if (number === skipped[s]) {
+        this.#decisions[rank] = SKIPPED
+        s++
+      } else this.#decisions[rank] = ALLOWED
+    }
   }
 
   #refuseRepeated(number: number): never {
@@ -90,12 +114,8 @@ export class Tally {
     throw new InvalidBody(`/logs/${later}/sequence_number is the same as that of /logs/${earlier}`)
   }
 
-  #numbersOf(decision: Decision): Float64Array {
-    const numbers = new Float64Array(this.#counts[decision])
-    let length = 0
-    for (let log = 0; log < this.#length; log++)
-      if (this.#decisions[log] === decision) numbers[length++] = this.#numbers[log] ?? Number.NaN
-    return numbers
+  #numbersOf(decision: number): Float64Array {
+    return this.#numbers.slice(0, this.#length).filter((_, log) => this.#decisions[log] === decision)
   }
 }
 
@@ -103,11 +123,4 @@ function refuseNumber(log: number, number: number): never {
   const pointer = `/logs/${log}/sequence_number`
   if (Number.isNaN(number)) throw new InvalidBody(`${pointer} is required with a session_id`)
   throw new InvalidBody(`${pointer} must be between 0 and ${MAX_NUMBER} with a session_id`)
-}
-
-/** Adds a number that is higher than all in `runs`. */
-function append(runs: number[], number: number): void {
-  const last = runs.length - 1
-  if (last > 0 && runs[last] === number) runs[last] = number + 1
-  else runs.push(number, number + 1)
 }

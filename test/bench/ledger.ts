@@ -4,7 +4,7 @@ import { randomUUID } from 'node:crypto'
 import { performance } from 'node:perf_hooks'
 import postgres from 'postgres'
 import { applyFlush } from '../../src/counting/flush.js'
-import { sessionHash } from '../../src/counting/sessions.js'
+import { DECISIONS, sessionHash } from '../../src/counting/sessions.js'
 import { sketchHash } from '../../src/counting/sketch.js'
 import { Tracker } from '../../src/counting/tracker.js'
 import { connectDatabase } from '../../src/database/client.js'
@@ -48,6 +48,9 @@ function newReplica() {
   }
 }
 
+const ALLOWED = DECISIONS.indexOf('allowed')
+const DENIED = DECISIONS.indexOf('denied')
+
 type Replica = ReturnType<typeof newReplica>
 
 /** 60 logs of each session, every tenth of them denied, in batches of ten. */
@@ -56,7 +59,7 @@ function track({ tracker }: Replica, sessions: string[], from: number): void {
     for (let first = from; first < from + 60; first += 10)
       tracker.track('w', 'u', 9, 1, {
         id,
-        numbers: { allowed: [first, first + 9], denied: [first + 9, first + 10], skipped: [] },
+        numbers: [first, first + 9, ALLOWED, first + 9, first + 10, DENIED],
       })
 }
 
@@ -97,8 +100,7 @@ async function duplicates(): Promise<void> {
     const replica = newReplica()
     const [one, twelve] = [newSessions(count), newSessions(count)]
     const trackOne = () => {
-      for (const id of one)
-        replica.tracker.track('w', 'u', 60, 0, { id, numbers: { allowed: [0, 60], denied: [], skipped: [] } })
+      for (const id of one) replica.tracker.track('w', 'u', 60, 0, { id, numbers: [0, 60, ALLOWED] })
     }
     trackOne()
     await replica.flush()
@@ -121,15 +123,7 @@ async function runs(): Promise<void> {
   for (const perSession of [1, 10, 100, 1_000]) {
     const replica = newReplica()
     const sessions = newSessions(100_000 / perSession)
-    const numbers = {
-      allowed: Array.from({ length: 2 * perSession }, (_, n) => n),
-      denied: [],
-      skipped: [],
-    }
-    for (let n = 0; n < perSession; n++) {
-      numbers.allowed[2 * n] = 2 * n
-      numbers.allowed[2 * n + 1] = 2 * n + 1
-    }
+    const numbers = Array.from({ length: perSession }, (_, n) => [2 * n, 2 * n + 1, ALLOWED]).flat()
     const times: number[] = []
     for (let round = 0; round < 4; round++) {
       for (const id of sessions) replica.tracker.track('w', 'u', perSession, 0, { id, numbers })
@@ -188,11 +182,8 @@ async function memory(): Promise<void> {
     const before = heap()
     for (const id of newSessions(count))
       for (let n = 0; n < runsEach; n++) {
-        const decisions = { allowed: [n * 5, n * 5 + 5], denied: [], skipped: [] }
-        replica.tracker.track('w', 'u', 5, 0, {
-          id,
-          numbers: n % 2 === 0 ? decisions : { ...decisions, allowed: [], denied: decisions.allowed },
-        })
+        const numbers = [n * 5, n * 5 + 5, n % 2 === 0 ? ALLOWED : DENIED]
+        replica.tracker.track('w', 'u', 5, 0, { id, numbers })
       }
     const grown = heap() - before
     const isFull = replica.tracker.isFullOfSessions

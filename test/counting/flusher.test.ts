@@ -5,6 +5,7 @@ import t from 'tap'
 import type { FlushOutcome } from '../../src/counting/flush.js'
 import { Flusher } from '../../src/counting/flusher.js'
 import type { Flush } from '../../src/counting/tracker.js'
+import { runsOf } from '../helpers/numbers.js'
 import { newTracker } from '../helpers/tracker.js'
 import { until } from '../helpers/until.js'
 
@@ -280,7 +281,7 @@ t.test('a hold ends by itself, and before sessions would be refused', async (t) 
   for (let session = 0; session < 20_000; session++)
     tracker.track('w', 'o', 1, 0, {
       id: `s${session}`,
-      numbers: { allowed: [0, 1], denied: [], skipped: [] },
+      numbers: runsOf({ allowed: [0, 1] }),
     })
   t.ok(tracker.isFlushUrgent)
   const urgent = flusher.flush()

@@ -4,6 +4,7 @@ import { randomUUID } from 'node:crypto'
 import t from 'tap'
 import { startProxy } from '../faults/proxy.js'
 import { testDatabase } from '../helpers/database.js'
+import { runsOf } from '../helpers/numbers.js'
 import { allowedLog, deniedLog, json, startReplica } from '../helpers/replica.js'
 import { until } from '../helpers/until.js'
 
@@ -31,7 +32,7 @@ t.test(
     const { counting } = replica.app
     proxy.setAway(true)
     const workspace = randomUUID()
-    const numbers = { allowed: [0, 1], denied: [], skipped: [] }
+    const numbers = runsOf({ allowed: [0, 1] })
     const fill = () => {
       for (let n = 0; n < 100_000; n++)
         void counting.count(undefined, workspace, workspace, 1, 0, { id: randomUUID(), numbers })

@@ -3,7 +3,7 @@
 import fc from 'fast-check'
 import t from 'tap'
 import { DECISIONS, type Decision, Session, Sessions, sessionHash } from '../../src/counting/sessions.js'
-import { batchOf, numbersOf } from '../helpers/numbers.js'
+import { batchOf, numbersOf, runsOf } from '../helpers/numbers.js'
 
 /** Logs of one batch: numbers, each with its decision. */
 const logs = (max: number) =>
@@ -24,7 +24,7 @@ t.test('a number belongs to the decision that arrived first, and a repetition co
         for (const [number, decision] of batch)
           if (!first.has(number)) first.set(number, decision)
           else if (decision !== 'skipped') repeated++
-        if (session.add(batchOf(batch).numbers) !== repeated) return false
+        if (session.add(runsOf(batchOf(batch).numbers)) !== repeated) return false
       }
       cases++
       return (
@@ -51,8 +51,10 @@ t.test('runs are maximal, whatever the order in which their numbers arrive', asy
       const session = new Session('w', 's')
       for (let i = 0; i < numbers.length; i += size + 1)
         session.add(
-          batchOf(new Map(numbers.slice(i, i + size + 1).map((number) => [number, 'allowed'] as const)))
-            .numbers,
+          runsOf(
+            batchOf(new Map(numbers.slice(i, i + size + 1).map((number) => [number, 'allowed'] as const)))
+              .numbers,
+          ),
         )
       cases++
       return (
@@ -66,9 +68,9 @@ t.test('runs are maximal, whatever the order in which their numbers arrive', asy
 
 t.test('the totals are those of the sessions', async (t) => {
   const sessions = new Sessions()
-  sessions.add(sessions.find('w1', 's'), { allowed: [0, 10], denied: [10, 12], skipped: [12, 13] })
-  sessions.add(sessions.find('w2', 's'), { allowed: [0, 5], denied: [], skipped: [] })
-  sessions.add(sessions.find('w1', 's'), { allowed: [5, 11], denied: [12, 14], skipped: [0, 3] })
+  sessions.add(sessions.find('w1', 's'), runsOf({ allowed: [0, 10], denied: [10, 12], skipped: [12, 13] }))
+  sessions.add(sessions.find('w2', 's'), runsOf({ allowed: [0, 5] }))
+  sessions.add(sessions.find('w1', 's'), runsOf({ allowed: [5, 11], denied: [12, 14], skipped: [0, 3] }))
   t.strictSame(
     [sessions.size, sessions.allowed, sessions.denied, sessions.repeated],
     [2, 15, 3, 7],
@@ -78,22 +80,20 @@ t.test('the totals are those of the sessions', async (t) => {
 
 t.test('repetitions take no memory', async (t) => {
   const session = new Session('w', 's')
-  for (let n = 0; n < 1_000; n++) session.add({ allowed: [n, n + 10], denied: [], skipped: [] })
+  for (let n = 0; n < 1_000; n++) session.add(runsOf({ allowed: [n, n + 10] }))
   t.equal(session.runs, 1)
 })
 
 t.test('many runs make a flush due, and more of them are refused', async (t) => {
   const one = new Sessions()
-  for (let n = 0; n < 249; n++)
-    one.add(one.find('w', 's'), { allowed: [n * 2, n * 2 + 1], denied: [], skipped: [] })
+  for (let n = 0; n < 249; n++) one.add(one.find('w', 's'), runsOf({ allowed: [n * 2, n * 2 + 1] }))
   t.equal(one.isFlushDue, false)
-  one.add(one.find('w', 's'), { allowed: [1_000, 1_001], denied: [], skipped: [] })
+  one.add(one.find('w', 's'), runsOf({ allowed: [1_000, 1_001] }))
   t.equal(one.isFlushDue, true, 'at 250 runs of one session')
 
   const many = new Sessions()
   const fill = (from: number, to: number) => {
-    for (let n = from; n < to; n++)
-      many.add(many.find('w', `s${n}`), { allowed: [0, 10], denied: [], skipped: [] })
+    for (let n = from; n < to; n++) many.add(many.find('w', `s${n}`), runsOf({ allowed: [0, 10] }))
   }
   fill(0, 19_999)
   t.equal(many.isFlushDue, false)

@@ -9,6 +9,7 @@ import { connectDatabase, type Database, TemporaryDatabaseError } from '../../sr
 import { takeSnapshot } from '../../src/snapshots/snapshot.js'
 import { TIMING } from '../../src/timing.js'
 import { type TestDatabase, testDatabase } from '../helpers/database.js'
+import { runsOf } from '../helpers/numbers.js'
 import { newTracker } from '../helpers/tracker.js'
 import { until } from '../helpers/until.js'
 import { type FaultProxy, startProxy } from './proxy.js'
@@ -122,11 +123,7 @@ for (const { name, cold, form } of [
     const track = () => {
       if (form === 'full' || ids === 0) ids++
       tracker.track(`workspace ${ids}`, `owner ${ids}`, 3, 2)
-      const numbers = {
-        allowed: [Math.max(0, next - 1), next + 2],
-        denied: [next + 2, next + 3],
-        skipped: [],
-      }
+      const numbers = runsOf({ allowed: [Math.max(0, next - 1), next + 2], denied: [next + 2, next + 3] })
       tracker.track(`workspace 1`, `owner 1`, next === 0 ? 2 : 3, 1, { id: 's', numbers })
       sent.allowed += 5
       sent.denied += 3

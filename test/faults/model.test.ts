@@ -19,7 +19,7 @@ import type { Database } from '../../src/database/client.js'
 import { takeSnapshot } from '../../src/snapshots/snapshot.js'
 import { testDatabase } from '../helpers/database.js'
 import { cases } from '../helpers/effort.js'
-import { batchOf } from '../helpers/numbers.js'
+import { batchOf, runsOf } from '../helpers/numbers.js'
 import { hash, newTracker } from '../helpers/tracker.js'
 
 const REPLICAS = 3
@@ -266,7 +266,7 @@ const trackLogs = (index: number, session: number, numbers: number[]) =>
     const logs = numbers.map((number) => ({ session, number }))
     replica.tracker.track('w', `u${session}`, batch.allowed, batch.denied, {
       id: `s${session}`,
-      numbers: batch.numbers,
+      numbers: runsOf(batch.numbers),
     })
     if (batch.allowed + batch.denied > 0) {
       replica.pending.ids.workspaces.add('w')

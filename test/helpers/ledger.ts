@@ -3,8 +3,8 @@
 import { randomUUID } from 'node:crypto'
 import type postgres from 'postgres'
 import { applyFlush } from '../../src/counting/flush.js'
-import type { Numbers } from '../../src/counting/sessions.js'
 import type { Database } from '../../src/database/client.js'
+import { type Numbers, runsOf } from './numbers.js'
 import { keyOf, newTracker } from './tracker.js'
 
 /** A replica that counts for the workspace `w`. */
@@ -13,10 +13,10 @@ export function newReplica(database: Database) {
   const tracker = newTracker()
   return {
     replicaId: replica.replicaId,
-    track(session: string, { allowed = [], denied = [], skipped = [] }: Partial<Numbers>, user = 'o') {
+    track(session: string, { allowed = [], denied = [], skipped = [] }: Numbers, user = 'o') {
       const count = (runs: readonly number[]) =>
         runs.reduce((sum, bound, index) => (index % 2 === 0 ? sum - bound : sum + bound), 0)
-      const numbers = { allowed, denied, skipped }
+      const numbers = runsOf({ allowed, denied, skipped })
       tracker.track('w', user, count(allowed), count(denied), { id: session, numbers })
     },
     async flush() {

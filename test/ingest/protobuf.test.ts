@@ -116,11 +116,7 @@ t.test('a number of a session is read to the last that is safe, and no further',
   const batch = (...varint: number[]) =>
     Buffer.concat([sessionId, Buffer.from([0x0a, varint.length + 1, 0x20, ...varint])])
   const last = [0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x0f] // 2^53 - 2
-  t.strictSame(readProtobuf(batch(...last)).numbers, {
-    allowed: [],
-    denied: [],
-    skipped: [2 ** 53 - 2, 2 ** 53 - 1],
-  })
+  t.strictSame(readProtobuf(batch(...last)).numbers, [2 ** 53 - 2, 2 ** 53 - 1, 2])
   const beyond = [0xff, ...last.slice(1)]
   const negative = [...new Array<number>(9).fill(0xff), 1]
   for (const varint of [beyond, negative])

@@ -33,11 +33,10 @@ export function summarize(
   if (![...numbers].every((number) => number >= 0 && number <= MAX_NUMBER)) return undefined
   return {
     ...batch,
-    numbers: {
-      allowed: runs(numbersOf(decisions.allowed)),
-      denied: runs(numbersOf(decisions.denied)),
-      skipped: runs(numbersOf(decisions.skipped)),
-    },
+    numbers: [decisions.allowed, decisions.denied, decisions.skipped]
+      .flatMap((logs, decision) => runs(numbersOf(logs), decision))
+      .sort(([a = 0], [b = 0]) => a - b)
+      .flat(),
   }
 }
 
@@ -45,11 +44,10 @@ function numbersOf(logs: Log[]): Set<number> {
   return new Set(logs.map(({ sequence_number = Number.NaN }) => sequence_number))
 }
 
-function runs(numbers: Set<number>): number[] {
-  return [...numbers]
-    .sort((a, b) => a - b)
-    .flatMap((number) => [
-      ...(numbers.has(number - 1) ? [] : [number]),
-      ...(numbers.has(number + 1) ? [] : [number + 1]),
-    ])
+function runs(numbers: Set<number>, decision: number): number[][] {
+  const sorted = [...numbers].sort((a, b) => a - b)
+  const ends = sorted.filter((number) => !numbers.has(number + 1)).map((number) => number + 1)
+  return sorted
+    .filter((number) => !numbers.has(number - 1))
+    .map((first, index) => [first, ends[index] ?? first, decision])
 }
