@@ -2,6 +2,7 @@
 
 import t from 'tap'
 import { Tracker } from '../../src/counting/tracker.js'
+import { runsOf } from '../helpers/numbers.js'
 import { hash, keyOf, newTracker } from '../helpers/tracker.js'
 
 function setup() {
@@ -258,12 +259,8 @@ t.test('what is sealed is bounded in parts and in runs of sessions', async (t) =
   t.equal(tracker.seal(9)?.flushSeq, 9)
 
   const { tracker: full } = setup()
-  const numbers = {
-    allowed: Array.from({ length: 2 * 20_001 }, (_, n) => n + (n >> 1)),
-    denied: [],
-    skipped: [],
-  }
-  full.track('w', 'o', 20_001, 0, { id: 's', numbers })
+  const allowed = Array.from({ length: 2 * 20_001 }, (_, n) => n + (n >> 1))
+  full.track('w', 'o', 20_001, 0, { id: 's', numbers: runsOf({ allowed }) })
   t.equal(full.seal(1)?.sessions.runs, 20_001, 'the first part, whatever it holds')
   t.equal(full.seal(2), undefined)
   full.nextFlush()
