@@ -71,10 +71,14 @@ function depthOf(value: unknown): number {
   return 1 + Math.max(0, ...Object.values(value).map(depthOf))
 }
 
-/** Whether an object has two members of one known name, which JSON.parse does not tell. */
+/**
+ * Whether an object of this JSON text has two members of one known name, which JSON.parse does not tell. YAML contains
+ * JSON, but for a carriage return between two tokens.
+ */
 function hasTwins(body: Uint8Array): boolean {
+  const text = decoder.decode(body).replace(/[\t\r\n]/g, ' ')
   let found = false
-  visit(parseDocument(decoder.decode(body), { uniqueKeys: false, schema: 'json' }), {
+  visit(parseDocument(text, { uniqueKeys: false, schema: 'json' }), {
     Map(_key, map) {
       if (!isMap(map)) return
       const names = map.items.map(({ key }) => String(key)).filter((name) => KNOWN.has(name))
