@@ -71,6 +71,7 @@ export async function buildApp(config: Config, options: AppOptions = {}): Promis
       headersTimeout: Math.min(HEADERS_TIMEOUT_MS, config.REQUEST_TIMEOUT_MS),
       connectionsCheckingInterval: Math.min(1_000, config.REQUEST_TIMEOUT_MS / 2),
       maxHeaderSize: MAX_HEADER_BYTES,
+      requireHostHeader: false, // host.ts responds in the shape of all errors
     },
   }).withTypeProvider<TypeBoxTypeProvider>()
   app.log = log

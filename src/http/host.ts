@@ -10,23 +10,27 @@ export default fp<{ config: Config }>(
   async (app, { config }) => {
     const open = isOpen(config)
     const check: onRequestHookHandler = (request, _reply, done) => {
-      if (!hasOneHost(request)) throw new InvalidHttp('it has several Host headers')
+      const hosts = countHosts(request)
+      if (hosts > 1) throw new InvalidHttp('it has several Host headers')
+      if (hosts === 0 && request.raw.httpVersion !== '1.0') throw new InvalidHttp('it has no Host header')
       if (open) rejectOthers(request)
       done()
     }
     app.addHook('onRequest', check)
+    // Other expectations than 100-continue are ignored, as RFC 9110 allows: the 417 of Node.js has no body.
+    app.server.on('checkExpectation', (request, response) => app.server.emit('request', request, response))
   },
   { name: 'host' },
 )
 
 /** Node.js drops all but the first, and another server on the way may use the last (RFC 9112, section 3.2). */
-function hasOneHost({ raw: { rawHeaders } }: FastifyRequest): boolean {
+function countHosts({ raw: { rawHeaders } }: FastifyRequest): number {
   let hosts = 0
   for (let i = 0; i < rawHeaders.length; i += 2) {
     const name = rawHeaders[i]
     if (name?.length === 4 && name.toLowerCase() === 'host') hosts++
   }
-  return hosts <= 1
+  return hosts
 }
 
 /** Every browser sends a page's own name as Host, and its origin with all but plain reads, also to plain HTTP names. */

@@ -34,6 +34,8 @@ t.test('an error before routing has the same shape as all others', async (t) => 
       'HEADERS_TOO_LARGE',
       'Request Header Fields Too Large',
     ],
+    ['GET / HTTP/1.1\r\nconnection: close\r\n\r\n', 400, 'INVALID_HTTP', 'Bad Request'],
+    [`GET /nowhere ${end}expect: nothing\r\n\r\n`, 404, 'NOT_FOUND', 'Not Found'],
     ['nonsense\r\n\r\n', 400, 'INVALID_HTTP', 'Bad Request'],
     ['POST /boundary/logs HTTP/1.1\r\nhost: localhost\r\n', 408, 'REQUEST_TIMEOUT', 'Request Timeout'],
   ] as const) {
