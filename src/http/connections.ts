@@ -1,13 +1,17 @@
 // Bounds what connections cost: beyond the limit, each new one closes another, first those that presented no credential;
-// and a client that sends many requests without waiting for responses is disconnected.
+// requests with many headers are rejected; and a client that sends many requests without waiting for responses is
+// disconnected.
 
 import type { Socket } from 'node:net'
 import { getHeapStatistics } from 'node:v8'
 import fp from 'fastify-plugin'
+import { HeadersTooLarge } from './errors.js'
 
 const MAX_CONNECTIONS = 10_000
 /** What a connection costs while its request is received, on the heap. */
 const BYTES_PER_CONNECTION = 16_384
+/** On the heap, 16 KiB of headers of a few bytes each take three times as much. */
+const MAX_HEADERS = 200
 /** The share of the heap that connections may take. */
 const HEAP_SHARE = 0.5
 /**
@@ -31,6 +35,12 @@ export default fp<ConnectionLimits>(
   async (app, limits) => {
     const affordable = Math.floor((HEAP_SHARE * getHeapStatistics().heap_size_limit) / BYTES_PER_CONNECTION)
     const { maxConnections = Math.min(MAX_CONNECTIONS, affordable) } = limits
+
+    app.server.maxHeadersCount = MAX_HEADERS
+    // Node.js drops those beyond it: one of them could be the credential, or a second Host.
+    app.addHook('onRequest', ({ raw: { rawHeaders } }, _reply, done) =>
+      rawHeaders.length >= 2 * MAX_HEADERS ? done(new HeadersTooLarge()) : done(),
+    )
 
     /** Each in order: what has been unused for longest is first. */
     const connections = { none: new Set<Socket>(), valid: new Set<Socket>() }

@@ -307,6 +307,23 @@ t.test('thousands of requests in a few packets neither end the process nor hold 
   t.equal((await service.get('/-/ready')).status, 200)
 })
 
+t.test('headers of a few bytes hold little more than others', async (t) => {
+  const { url } = await testDatabase(t)
+  const replica = await startReplica(t, url)
+  const received: Socket[] = []
+  replica.app.server.on('connection', (socket: Socket) => received.push(socket))
+  const names = Array.from({ length: 2_000 }, (_, n) => `${(n + 100_000).toString(36)}:\r\n`).join('')
+  const bytes = Buffer.from(`GET / HTTP/1.1\r\n${names}`)
+  const connections = 200
+  const before = await usedBytes()
+  await stall(t, replica.url, connections, bytes, { reopen: false })
+  const arrived = () => received.reduce((sum, { bytesRead }) => sum + bytesRead, 0)
+  await until(() => arrived() === connections * bytes.length, { what: 'all headers to arrive' })
+  const each = ((await usedBytes()) - before) / connections
+  // Both ends of the connection are in this process.
+  t.ok(each < 32_768, `${Math.round(each)} bytes`)
+})
+
 t.test('clients that disconnect in mid-body, at every place, count nothing and leave nothing', async (t) => {
   const { url } = await testDatabase(t)
   const replica = await startReplica(t, url)

@@ -34,6 +34,12 @@ t.test('an error before routing has the same shape as all others', async (t) => 
       'HEADERS_TOO_LARGE',
       'Request Header Fields Too Large',
     ],
+    [
+      `GET / ${end}${'x: y\r\n'.repeat(200)}\r\n`,
+      431,
+      'HEADERS_TOO_LARGE',
+      'Request Header Fields Too Large',
+    ],
     ['GET / HTTP/1.1\r\nconnection: close\r\n\r\n', 400, 'INVALID_HTTP', 'Bad Request'],
     [`GET /nowhere ${end}expect: nothing\r\n\r\n`, 404, 'NOT_FOUND', 'Not Found'],
     ['nonsense\r\n\r\n', 400, 'INVALID_HTTP', 'Bad Request'],
