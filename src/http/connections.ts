@@ -14,6 +14,8 @@ const BYTES_PER_CONNECTION = 16_384
 const MAX_HEADERS = 200
 /** The share of the heap that connections may take. */
 const HEAP_SHARE = 0.5
+/** The share of the connections that clients without a credential find: probes, and all that have just connected. */
+const NEW_SHARE = 0.125
 /**
  * How many requests of a connection may wait for the response to an earlier one. Node.js handles all that it has read at
  * once, which can be two thousand.
@@ -67,7 +69,7 @@ export default fp<ConnectionLimits>(
     })
 
     function makeRoom(): void {
-      const credential = connections.none.size > 1 ? 'none' : 'valid' // the new connection is one of none
+      const credential = connections.none.size > Math.max(1, NEW_SHARE * maxConnections) ? 'none' : 'valid'
       for (const socket of connections[credential]) {
         connections[credential].delete(socket)
         socket.destroy()

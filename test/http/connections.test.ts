@@ -61,6 +61,27 @@ t.test('beyond the limit, connections without a credential close first, and then
   t.match(exported, /^boundary_usage_connections\{credential="none"\} 1$/m)
 })
 
+t.test('clients without a credential find room, however many connections have one', async (t) => {
+  const app = Fastify()
+  await app.register(metrics)
+  await app.register(connections, { maxConnections: 16 })
+  app.get('/', (request, reply) => {
+    app.identifyConnection(request.raw.socket)
+    reply.send('known')
+  })
+  t.teardown(() => app.close())
+  const url = await app.listen({ host: '127.0.0.1', port: 0 })
+  for (const socket of await openSockets(t, url, 16)) {
+    socket.write('GET / HTTP/1.1\r\nhost: localhost\r\n\r\n')
+    await once(socket, 'data')
+  }
+  const [first, second] = await openSockets(t, url, 2)
+  for (const socket of [first, second]) {
+    socket?.write('GET /nowhere HTTP/1.1\r\nhost: localhost\r\n\r\n')
+    if (socket) t.match(String((await once(socket, 'data'))[0]), /^HTTP\/1.1 404/)
+  }
+})
+
 t.test('a client that does not read its response is disconnected', async (t) => {
   const { url } = await testDatabase(t)
   const replica = await startReplica(t, url, { REQUEST_TIMEOUT_MS: '100' }, { silentConnectionMs: 300 })
