@@ -38,39 +38,46 @@ const MASK = '********'
 /** Longer than any timeout of the service itself. */
 const SNAPSHOT_TIMEOUT_MS = 60_000
 
+/** What a command reads and writes: the process, or parts of one in tests. */
+export interface Io {
+  env: NodeJS.ProcessEnv
+  stdout: { write(text: string): unknown }
+  stderr: { write(text: string): unknown }
+}
+
 /** Runs the command named by `args` and returns its exit status; undefined if there is none: the service is to start. */
-export async function runCommand(args: string[]): Promise<number | undefined> {
+export async function runCommand(args: string[], io: Io = process): Promise<number | undefined> {
   const parsed = parse(args)
-  if ('problem' in parsed) return fail(`${parsed.problem}; run with --help for the list of commands`, 2)
+  if ('problem' in parsed) return fail(io, `${parsed.problem}; run with --help for the list of commands`, 2)
   const { command, url } = parsed
   if (command === undefined) return undefined
   try {
-    return await commands[command](url)
+    return await commands[command](io, url)
   } catch (error) {
-    return fail(error instanceof Error ? error.message : String(error), 1)
+    return fail(io, error instanceof Error ? error.message : String(error), 1)
   }
 }
 
-function fail(message: string, status: number): number {
-  process.stderr.write(`boundary-usage: ${message}\n`)
+function fail({ stderr }: Io, message: string, status: number): number {
+  stderr.write(`boundary-usage: ${message}\n`)
   return status
 }
 
 const commands = {
-  help: () => print(HELP),
-  version: () => print(`${version}\n`),
-  'check-config': () => print(describeSettings()),
-  migrate: async () => print(describeApplied(await withDatabase(migrate))),
-  'migrate status': async () => {
-    const config = loadConfig()
+  help: (io) => print(io, HELP),
+  version: (io) => print(io, `${version}\n`),
+  'check-config': (io) => print(io, describeSettings(io)),
+  migrate: async (io) => print(io, describeApplied(await withDatabase(io, migrate))),
+  'migrate status': async (io) => {
+    const config = loadConfig(io.env)
     // Opening an embedded database that does not exist would create it.
     const exists = config.DATABASE_URL !== undefined || hasEmbedded(config.DATA_DIR)
-    const status = exists ? await withDatabase(migrationStatus) : statusOf([])
-    print(describeStatus(status))
+    const status = exists ? await withDatabase(io, migrationStatus) : statusOf([])
+    print(io, describeStatus(status))
     return status.pending.length > 0 ? 1 : 0
   },
-  snapshot: async (url) => print(await takeSnapshot(url)),
-} satisfies Record<string, (url: string | undefined) => number | Promise<number>>
+  snapshot: async (io, url) => print(io, await takeSnapshot(io, url)),
+} satisfies Record<string, (io: Io, url: string | undefined) => number | Promise<number>>
 
 type Command = keyof typeof commands
 
@@ -106,15 +113,15 @@ function isCommand(word: string): word is Command {
   return Object.hasOwn(commands, word)
 }
 
-function print(text: string): 0 {
-  process.stdout.write(text)
+function print({ stdout }: Io, text: string): 0 {
+  stdout.write(text)
   return 0
 }
 
-function describeSettings(): string {
-  const config: Record<string, unknown> = { ...loadConfig() }
+function describeSettings({ env }: Io): string {
+  const config: Record<string, unknown> = { ...loadConfig(env) }
   const lines = Object.entries<TSchema>(SettingsSchema.properties).map(([name, schema]) => {
-    const origin = process.env[name]?.trim() ? 'set' : schema.default === undefined ? 'not set' : 'default'
+    const origin = env[name]?.trim() ? 'set' : schema.default === undefined ? 'not set' : 'default'
     const values = [config[name] ?? []].flat()
     return { text: `${name}=${values.map((value) => (schema.secret ? MASK : value)).join()}`, origin }
   })
@@ -123,12 +130,9 @@ function describeSettings(): string {
 }
 
 /** Runs `work` on the configured database, then closes it. */
-async function withDatabase<T>(work: (database: Database) => Promise<T>): Promise<T> {
-  const config = loadConfig()
-  const { target, stop } = await locateDatabase(
-    config,
-    (message) => void process.stderr.write(`${message}\n`),
-  )
+async function withDatabase<T>(io: Io, work: (database: Database) => Promise<T>): Promise<T> {
+  const config = loadConfig(io.env)
+  const { target, stop } = await locateDatabase(config, (message) => void io.stderr.write(`${message}\n`))
   const database = connectDatabase({ target, poolMax: 1 })
   try {
     return await work(database)
@@ -150,11 +154,11 @@ function describeStatus({ applied, pending }: MigrationStatus): string {
   ].join('')
 }
 
-async function takeSnapshot(given: string | undefined): Promise<string> {
-  const config = loadConfig()
+async function takeSnapshot({ env }: Io, given: string | undefined): Promise<string> {
+  const config = loadConfig(env)
   const url = given?.replace(/\/+$/, '') ?? urlOf(config.HOST, config.PORT)
   // ADMIN_TOKENS are never sent to an address given with --url: it may not be this service.
-  const token = process.env.ADMIN_TOKEN || (given === undefined ? config.ADMIN_TOKENS[0] : undefined)
+  const token = env.ADMIN_TOKEN || (given === undefined ? config.ADMIN_TOKENS[0] : undefined)
   const response = await fetch(`${url}/telemetry/snapshot`, {
     method: 'POST',
     ...(token !== undefined && { headers: { authorization: `Bearer ${token}` } }),

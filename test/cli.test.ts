@@ -1,11 +1,11 @@
-// The commands, as real processes: what each prints, where, and its exit status.
+// The commands: what each prints, where, and its exit status. Each kind of outcome occurs in a process of its own, too.
 
 import { readFile } from 'node:fs/promises'
 import t from 'tap'
 import { SettingsSchema } from '../src/config.js'
 import { lockSnapshots, testDatabase } from './helpers/database.js'
 import { freePort } from './helpers/postgres.js'
-import { runCommand, startProcess } from './helpers/process.js'
+import { runCommand, runHere, startProcess } from './helpers/process.js'
 import { logs } from './helpers/replica.js'
 
 t.jobs = 2
@@ -34,16 +34,15 @@ t.test('an invalid command or option exits with status 2 and one line', async (t
     [['--url', 'http://127.0.0.1'], '--url is only valid with snapshot'],
     [['snapshot', '--url', '127.0.0.1:3000'], 'invalid --url: expected http(s)://host[:port]'],
     [['check-config', 'migrate'], 'unknown command "check-config migrate"'],
-  ] as const)
-    t.hasStrict(
-      await runCommand(t, [...args]),
-      {
-        code: 2,
-        stdout: '',
-        stderr: `boundary-usage: ${problem}; run with --help for the list of commands\n`,
-      },
-      args.join(' '),
-    )
+  ] as const) {
+    const expected = {
+      code: 2,
+      stdout: '',
+      stderr: `boundary-usage: ${problem}; run with --help for the list of commands\n`,
+    }
+    t.hasStrict(await runHere([...args]), expected, args.join(' '))
+    if (args[0] === '--port') t.hasStrict(await runCommand(t, [...args]), expected, 'as a process')
+  }
 })
 
 t.test('check-config prints every setting, where its value comes from, and no secret', async (t) => {
@@ -98,11 +97,8 @@ t.test(
         'METRICS_TOKEN: invalid value: expected a token of at least 24 letters, digits and characters of -._~+/, with = only at its end',
       ],
     ] as const)
-      t.hasStrict(await runCommand(t, ['check-config'], env), {
-        code: 1,
-        stdout: '',
-        stderr: `boundary-usage: ${line}\n`,
-      })
+      for (const done of [await runHere(['check-config'], env), await runCommand(t, ['check-config'], env)])
+        t.hasStrict(done, { code: 1, stdout: '', stderr: `boundary-usage: ${line}\n` })
   },
 )
 
@@ -127,28 +123,28 @@ t.test('snapshot makes a running service take one, and prints it', async (t) => 
     period_start: JSON.parse(done.stdout).period_end,
   })
 
-  t.hasStrict(await runCommand(t, ['snapshot', '--url', service.url]), {
+  t.hasStrict(await runHere(['snapshot', '--url', service.url]), {
     code: 1,
     stdout: '',
     stderr: `boundary-usage: ${service.url} rejected the request without a token: set ADMIN_TOKEN to one of the service's ADMIN_TOKENS\n`,
   })
-  t.hasStrict(await runCommand(t, ['snapshot', '--url', service.url], { ADMIN_TOKEN: 'hunter2' }), {
+  t.hasStrict(await runHere(['snapshot', '--url', service.url], { ADMIN_TOKEN: 'hunter2' }), {
     code: 1,
     stdout: '',
     stderr: `boundary-usage: ${service.url} rejected this token: set ADMIN_TOKEN to one of the service's ADMIN_TOKENS\n`,
   })
-  t.match(await runCommand(t, ['snapshot', '--url', service.url], { ADMIN_TOKEN: AGENT }), {
+  t.match(await runHere(['snapshot', '--url', service.url], { ADMIN_TOKEN: AGENT }), {
     code: 1,
     stderr: /responded with 403: admin token required/,
   })
-  t.match(await runCommand(t, ['snapshot', '--url', `${service.url}/elsewhere`], { ADMIN_TOKEN: ADMIN }), {
+  t.match(await runHere(['snapshot', '--url', `${service.url}/elsewhere`], { ADMIN_TOKEN: ADMIN }), {
     code: 1,
     stderr: /responded with 404: no such route/,
   })
 
   await sql.begin(async (other) => {
     await lockSnapshots(other)
-    t.hasStrict(await runCommand(t, ['snapshot', '--url', service.url], { ADMIN_TOKEN: ADMIN }), {
+    t.hasStrict(await runHere(['snapshot', '--url', service.url], { ADMIN_TOKEN: ADMIN }), {
       code: 1,
       stdout: '',
       stderr: `boundary-usage: ${service.url} responded with 409: another snapshot is being taken: retry in 1 second\n`,
@@ -160,7 +156,7 @@ t.test('snapshot makes a running service take one, and prints it', async (t) => 
 
 t.test('snapshot without a running service explains what to do', async (t) => {
   const port = await freePort()
-  t.hasStrict(await runCommand(t, ['snapshot'], { PORT: String(port) }), {
+  t.hasStrict(await runHere(['snapshot'], { PORT: String(port) }), {
     code: 1,
     stdout: '',
     stderr: `boundary-usage: no response from http://127.0.0.1:${port} (ECONNREFUSED): start the service, or set its address with --url\n`,

@@ -1,4 +1,4 @@
-// The command migrate, as real processes: on an empty database, an old one, one in use and none at all.
+// The command migrate: on an empty database, an old one, one in use and none at all.
 
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
@@ -6,7 +6,7 @@ import t from 'tap'
 import { testDatabase } from '../helpers/database.js'
 import { migrationNames } from '../helpers/migrations.js'
 import { freePort } from '../helpers/postgres.js'
-import { runCommand, startProcess } from '../helpers/process.js'
+import { runCommand, runHere, startProcess } from '../helpers/process.js'
 
 t.jobs = 2
 
@@ -20,7 +20,7 @@ t.test(
     const names = await migrationNames()
     const schemas = () => sql`select 1 from pg_namespace where nspname = 'drizzle'`
 
-    t.hasStrict(await runCommand(t, ['migrate', 'status'], env), {
+    t.hasStrict(await runHere(['migrate', 'status'], env), {
       code: 1,
       stdout: listed('pending', names),
       stderr: '',
@@ -31,12 +31,12 @@ t.test(
       stdout: listed('applied', names),
       stderr: '',
     })
-    t.hasStrict(await runCommand(t, ['migrate', 'status'], env), {
+    t.hasStrict(await runHere(['migrate', 'status'], env), {
       code: 0,
       stdout: listed('applied', names),
       stderr: '',
     })
-    t.hasStrict(await runCommand(t, ['migrate'], env), {
+    t.hasStrict(await runHere(['migrate'], env), {
       code: 0,
       stdout: 'no pending migrations\n',
       stderr: '',
@@ -44,7 +44,7 @@ t.test(
 
     // As before an upgrade: the last migration is pending.
     await sql`delete from boundary_usage_migrations where name = ${names.at(-1) ?? ''}`
-    t.hasStrict(await runCommand(t, ['migrate', 'status'], env), {
+    t.hasStrict(await runHere(['migrate', 'status'], env), {
       code: 1,
       stdout: listed('applied', names.slice(0, -1)) + listed('pending', names.slice(-1)),
     })
@@ -79,7 +79,7 @@ t.test('migrate reports a failure in one line, without the password', async (t) 
   const { url } = await testDatabase(t)
   const wrong = new URL(url)
   wrong.password = 'hunter2'
-  t.hasStrict(await runCommand(t, ['migrate', 'status'], { DATABASE_URL: String(wrong) }), {
+  t.hasStrict(await runHere(['migrate', 'status'], { DATABASE_URL: String(wrong) }), {
     code: 1,
     stdout: '',
     stderr: 'boundary-usage: password authentication failed for user "postgres"\n',

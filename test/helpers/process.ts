@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
+import { runCommand as runInProcess } from '../../src/cli.js'
 import { batch } from './replica.js'
 import type { Scope } from './scope.js'
 import { until } from './until.js'
@@ -137,6 +138,17 @@ export async function runCommand(
   const { code } = await process.exited
   const { stdout, stderr, home } = process
   return { code, stdout, stderr, home }
+}
+
+/** Runs a command in this process, where what a process does with its result is not what is tested. Reads no .env. */
+export async function runHere(args: string[], env: Record<string, string> = {}): Promise<Omit<Done, 'home'>> {
+  const written = { stdout: '', stderr: '' }
+  const code = await runInProcess(args, {
+    env,
+    stdout: { write: (text) => (written.stdout += text) },
+    stderr: { write: (text) => (written.stderr += text) },
+  })
+  return { code: code ?? null, ...written }
 }
 
 /** What a process needs to run at all; no setting of the developer's. */
