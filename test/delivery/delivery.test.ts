@@ -102,6 +102,8 @@ t.test(
       const due = Date.parse(due_at ?? '')
       t.ok(due >= start + least && due <= Date.now() + most, `${JSON.stringify(headers)}: ${due - start} ms`)
       ids.push(id)
+      // On a busy machine, the backoff would end before the last of them has failed.
+      await sql`update telemetry_snapshots set delivery_due_at = now() + interval '1 day' where id = ${id}`
     }
     sink.answer((response) => response.writeHead(200).end())
     await timePasses(sql)
