@@ -1,6 +1,6 @@
 // The numbers that arrived from sessions since the last flush, as runs: a number that arrives again takes no memory.
 
-import { createHmac, createSecretKey } from 'node:crypto'
+import { hmac } from './hmac.js'
 
 export const DECISIONS = ['allowed', 'denied', 'skipped'] as const
 export type Decision = (typeof DECISIONS)[number]
@@ -21,9 +21,9 @@ export type Runs = readonly number[]
 export type SessionHash = (workspaceId: string, sessionId: string) => string
 
 export function sessionHash(key: Uint8Array): SessionHash {
-  const secret = createSecretKey(key)
+  const digest = hmac(key, 'hex')
   return (workspaceId, sessionId) => {
-    const hex = createHmac('sha256', secret).update(`${workspaceId} ${sessionId}`, 'latin1').digest('hex')
+    const hex = digest(`${workspaceId} ${sessionId}`)
     return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20, 32)}`
   }
 }

@@ -1,6 +1,6 @@
 // The sketch: a fixed-size summary of a set of ids, from which its distinct count is estimated. Sketches merge by OR.
 
-import { createHmac, createSecretKey } from 'node:crypto'
+import { hmac } from './hmac.js'
 
 /**
  * Probabilistic counting with stochastic averaging (PCSA; Flajolet and Martin, "Probabilistic counting algorithms
@@ -27,10 +27,10 @@ const CHANCES = Array.from({ length: RANKS }, (_, rank) => 2 ** -Math.min(rank +
  * 32 others is the rank. Without the key, a sketch does not reveal whether it contains a known id.
  */
 export function sketchHash(key: Uint8Array): SketchHash {
-  const secret = createSecretKey(key)
+  const digestOf = hmac(key, 'binary')
   return (id) => {
-    // The digest is a string because creating a Buffer takes as long as the hash itself.
-    const digest = createHmac('sha256', secret).update(id, 'latin1').digest('binary')
+    // A string, because creating a Buffer takes as long as the hash itself.
+    const digest = digestOf(id)
     const byte = (index: number) => digest.charCodeAt(index)
     const bucket = ((byte(6) << 8) | byte(7)) & (BUCKETS - 1)
     const rank = Math.clz32((byte(0) << 24) | (byte(1) << 16) | (byte(2) << 8) | byte(3))
