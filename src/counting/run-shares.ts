@@ -13,6 +13,7 @@ export class RunShares {
 
   /** Accounts a batch to its sender. `total` is the number of runs since the last flush, with this batch. */
   add(sender: string, total: number): void {
+    if (total === this.#total) return
     this.#runs.set(sender, (this.#runs.get(sender) ?? 0) + total - this.#total)
     this.#total = total
   }

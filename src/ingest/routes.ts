@@ -162,6 +162,7 @@ const checkEncoding: preParsingHookHandler = (request, reply, payload, done) => 
   const isEmpty = headers['transfer-encoding'] === undefined && !Number(headers['content-length'])
   // Fastify would reject a malformed Content-Type even if there is nothing that it describes.
   if (isEmpty && request.mediaType === undefined) delete request.raw.headers['content-type']
+  if (headers['content-encoding'] === undefined) return done(null, payload)
   const encodings = contentEncodings(headers)
   if (encodings.length > 1 || !/^((x-)?gzip)?$/.test(encodings[0] ?? '')) {
     reply.header('accept-encoding', 'gzip')
