@@ -57,6 +57,8 @@ const NONE = -1
 export class Names {
   readonly names: readonly string[]
   readonly #lengths: Uint8Array
+  /** A bit for each length that a name has. */
+  #lengthBits = 0
   /** Of each name the words that it consists of, from `index * STRIDE` on. The last one overlaps. */
   readonly #words: Int32Array
 
@@ -65,6 +67,7 @@ export class Names {
     this.names = names
     this.#lengths = Uint8Array.from(written, ({ length }) => length)
     this.#words = new Int32Array(names.length * STRIDE)
+    for (const { length } of written) this.#lengthBits |= 1 << length
     for (const [index, bytes] of written.entries())
       for (let n = 0; 4 * n < bytes.length; n++)
         this.#words[index * STRIDE + n] = bytes.readInt32LE(Math.min(4 * n, bytes.length - 4))
@@ -84,6 +87,11 @@ export class Names {
     return view.getInt32(last, true) === words[n] ? index : NONE
   }
 
+  /** Whether a name is written in so many bytes. */
+  hasLength(length: number): boolean {
+    return length < 32 && (this.#lengthBits & (1 << length)) !== 0
+  }
+
   /** Where a name ends that find() has found at `at`. */
   endOf(index: number, at: number): number {
     return at + (this.#lengths[index] ?? 0)
@@ -98,8 +106,8 @@ export class JsonScanner {
   readonly bytes: Buffer
   readonly #view: DataView
   readonly #end: number
-  /** Whether the string that was read last has escapes. */
-  #hasEscapes = false
+  /** By how many bytes the string that was read last is longer than without escapes: 0 if it has none. */
+  #escapedBytes = 0
   /** Where the value of the member begins whose name was read last. */
   valueAt = 0
 
@@ -164,9 +172,9 @@ export class JsonScanner {
     const end = this.#name(start)
     const colonEnd = this.#colon(end)
     this.valueAt = this.#space(colonEnd)
-    if (!this.#hasEscapes && colonEnd === end + 1)
+    if (this.#escapedBytes === 0 && colonEnd === end + 1)
       return start === at ? NONE : names.find(this.#view, start, this.#end)
-    if (end - start > MAX_ESCAPED_LENGTH) return NONE
+    if (!names.hasLength(end - start - this.#escapedBytes + 1)) return NONE
     const length = this.#unescape(start, end, scratch)
     scratch[length] = COLON
     return names.find(scratchView, 0, length + 1)
@@ -225,7 +233,7 @@ export class JsonScanner {
     if (this.#byte(start) !== QUOTE) return NONE
     const view = this.#view
     const lastWord = this.#end - 4
-    this.#hasEscapes = false
+    this.#escapedBytes = 0
     let at = start + 1
     for (;;) {
       for (; at <= lastWord; at += 4) {
@@ -259,16 +267,19 @@ export class JsonScanner {
   #escapes(start: number): number {
     const { bytes } = this
     const end = this.#end
-    this.#hasEscapes = true
+    let removed = 0
     let at = start
     do {
       const letter = ++at < end ? (bytes[at] ?? 0) : 0
       if (letter === LOWER_U) {
         if (at + 4 >= end || codeUnitAt(bytes, at + 1) > 0xffff) this.#expectDigits(at + 1)
         at += 4
+        removed += 4
       } else if (ESCAPES[letter] === 0) this.#unexpected(at, 'an escape')
+      removed++
       at++
     } while (at < end && bytes[at] === BACKSLASH)
+    this.#escapedBytes += removed
     return at
   }
 
@@ -300,7 +311,7 @@ export class JsonScanner {
 
   /** The bytes between the quotes of the string that was read last and ended at `end`, without escapes. */
   content(start: number, end: number): { bytes: Buffer; from: number; to: number } {
-    if (!this.#hasEscapes) return { bytes: this.bytes, from: start + 1, to: end - 1 }
+    if (this.#escapedBytes === 0) return { bytes: this.bytes, from: start + 1, to: end - 1 }
     const bytes = end - start > MAX_ESCAPED_LENGTH ? Buffer.allocUnsafe(end - start) : scratch
     return { bytes, from: 1, to: this.#unescape(start, end, bytes) - 1 }
   }

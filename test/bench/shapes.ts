@@ -38,6 +38,7 @@ const shapes: Record<string, Buffer[]> = {
   'unknown members of a log': log('"a":0,'),
   'unknown members like known ones': log('"allow":0,'),
   'unknown members with escapes': log('"\\u0061":0,'),
+  'escapes, as long as known names': log('"\\u0061rl":0,'),
   'long names with escapes': log(`"${'\\u0061'.repeat(40)}":0,`),
   'very long names': log(`"${'a'.repeat(10_000)}":0,`),
   'minimal logs': [
