@@ -157,6 +157,7 @@ export default fp<{ config: Config; timing: Timing }>(
           failures = 0
           outages.recovered()
         } catch (err) {
+          if (signal.aborted) return // the shutdown has closed its connection
           failures++
           if (database.up) outages.failed({ err }) // the database plugin logs an outage
         }
