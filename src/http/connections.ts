@@ -1,6 +1,6 @@
 // Bounds what connections cost: beyond the limit, each new one closes another, first those that presented no credential;
-// requests with many headers are rejected; and a client that sends many requests without waiting for responses is
-// disconnected.
+// requests with many headers are rejected; and a client is disconnected that sends many requests without waiting for
+// responses, or goes on sending a body in chunks after the response.
 
 import type { Socket } from 'node:net'
 import { getHeapStatistics } from 'node:v8'
@@ -87,6 +87,19 @@ export default fp<ConnectionLimits>(
       pipelined.set(socket, waiting)
       reply.raw.once('close', () => pipelined.set(socket, (pipelined.get(socket) ?? 1) - 1))
       done()
+    })
+
+    // A chunk of one byte costs as much as 250 bytes of JSON, and Node.js reads up to 2 MiB of a connection at once: a body
+    // in chunks is read only where a route asks for it, and no further once there is a response.
+    app.addHook('onRequest', ({ raw, headers }, reply, done) => {
+      if (headers['transfer-encoding'] === undefined) return done()
+      raw.socket.pause()
+      reply.raw.once('finish', () => (raw.complete ? raw.socket.resume() : raw.socket.destroy()))
+      done()
+    })
+    app.addHook('onSend', ({ raw, headers }, reply, payload, done) => {
+      if (!raw.complete && headers['transfer-encoding'] !== undefined) reply.header('connection', 'close')
+      done(null, payload)
     })
 
     app.decorate('identifyConnection', (socket) => {

@@ -7,6 +7,7 @@ import t, { type Test } from 'tap'
 import connections from '../../src/http/connections.js'
 import metrics from '../../src/http/metrics.js'
 import { testDatabase } from '../helpers/database.js'
+import { exchange } from '../helpers/raw.js'
 import { startReplica } from '../helpers/replica.js'
 import { until } from '../helpers/until.js'
 
@@ -79,6 +80,35 @@ t.test('clients without a credential find room, however many connections have on
   for (const socket of [first, second]) {
     socket?.write('GET /nowhere HTTP/1.1\r\nhost: localhost\r\n\r\n')
     if (socket) t.match(String((await once(socket, 'data'))[0]), /^HTTP\/1.1 404/)
+  }
+})
+
+t.test('after the response, the rest of a body in chunks is not read', async (t) => {
+  const { url } = await testDatabase(t)
+  const replica = await startReplica(t, url, {
+    AGENT_TOKENS: 'agent-token-agent-token-1',
+    ADMIN_TOKENS: 'admin-token-admin-token-1',
+  })
+  for (const [start, status] of [
+    ['POST /boundary/logs', 401],
+    ['POST /nowhere', 404],
+    ['GET /-/healthy', 200],
+    ['GET /metrics', 200],
+  ] as const) {
+    const head = `${start} HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n`
+    const answer = await exchange(replica.url, `${head}1\r\n \r\n`)
+    t.match(answer, new RegExp(`^HTTP/1.1 ${status} [^]*\r\nconnection: close\r\n`, 'i'), start)
+  }
+  const [socket] = await openSockets(t, replica.url, 1)
+  for (let n = 0; socket && n < 3; n++) {
+    socket.write(
+      'GET /-/healthy HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n1\r\n \r\n0\r\n\r\n',
+    )
+    t.match(
+      String((await once(socket, 'data'))[0]),
+      /^HTTP\/1.1 200 /,
+      'a complete body leaves the connection open',
+    )
   }
 })
 
