@@ -1,18 +1,11 @@
 // The numbers that arrived from sessions since the last flush, as runs: a number that arrives again takes no memory.
 
+import { DECISIONS, type Decision, type Runs } from '../ingest/runs.js'
 import { hmac } from './hmac.js'
 
-export const DECISIONS = ['allowed', 'denied', 'skipped'] as const
-export type Decision = (typeof DECISIONS)[number]
 const ALLOWED = DECISIONS.indexOf('allowed')
 const DENIED = DECISIONS.indexOf('denied')
 const SKIPPED = DECISIONS.indexOf('skipped')
-
-/**
- * Numbers with their decisions as runs, flat: [first, end, decision, first, end, decision …), `end` exclusive, `decision`
- * an index of DECISIONS. Ascending and disjoint; adjacent runs differ in their decision.
- */
-export type Runs = readonly number[]
 
 /**
  * The first 16 bytes of an HMAC-SHA-256 under the deployment's key, as a UUID. The workspace is part of the key, so that

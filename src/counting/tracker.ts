@@ -1,7 +1,8 @@
 // The tracker: counts in memory what this replica accepted, and hands it out as flushes that apply exactly once.
 
+import type { Runs } from '../ingest/runs.js'
 import { DistinctIds } from './distinct-ids.js'
-import { type Runs, type SessionHash, Sessions } from './sessions.js'
+import { type SessionHash, Sessions } from './sessions.js'
 import type { SketchHash } from './sketch.js'
 
 /** What one flush carries. Its content never changes, so it can be attempted again under the same number. */

@@ -1,11 +1,11 @@
 // What one POST says, in JSON or protobuf, and whose logs they are.
 
 import type { IncomingHttpHeaders } from 'node:http'
-import type { Runs } from '../counting/sessions.js'
 import { Forbidden, InvalidBody } from '../http/errors.js'
 import { UUID } from '../http/formats.js'
 import { readJson } from './json.js'
 import { readProtobuf } from './protobuf.js'
+import type { Runs } from './runs.js'
 
 /** What one POST says, whatever its encoding. */
 export interface Batch {

@@ -1,8 +1,8 @@
 // Adds up the logs of one batch as a reader finds them, and turns their sequence numbers into runs.
 
-import { DECISIONS, type Runs } from '../counting/sessions.js'
 import { InvalidBody } from '../http/errors.js'
 import type { Batch } from './batch.js'
+import { DECISIONS, type Runs } from './runs.js'
 import { MAX_LOGS } from './schemas.js'
 
 const ALLOWED = DECISIONS.indexOf('allowed')

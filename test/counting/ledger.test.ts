@@ -3,7 +3,7 @@
 import { randomUUID } from 'node:crypto'
 import fc from 'fast-check'
 import t from 'tap'
-import { DECISIONS, type Decision } from '../../src/counting/sessions.js'
+import { DECISIONS, type Decision } from '../../src/ingest/runs.js'
 import { testDatabase } from '../helpers/database.js'
 import { newReplica, sessionOf, sums } from '../helpers/ledger.js'
 import { batchOf } from '../helpers/numbers.js'

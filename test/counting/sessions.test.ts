@@ -2,7 +2,8 @@
 
 import fc from 'fast-check'
 import t from 'tap'
-import { DECISIONS, type Decision, Session, Sessions, sessionHash } from '../../src/counting/sessions.js'
+import { Session, Sessions, sessionHash } from '../../src/counting/sessions.js'
+import { DECISIONS, type Decision } from '../../src/ingest/runs.js'
 import { batchOf, numbersOf, runsOf } from '../helpers/numbers.js'
 
 /** Logs of one batch: numbers, each with its decision. */

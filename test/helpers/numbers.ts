@@ -1,6 +1,6 @@
 // Numbers of sessions as tests write them, and as runs.
 
-import { DECISIONS, type Decision, type Runs } from '../../src/counting/sessions.js'
+import { DECISIONS, type Decision, type Runs } from '../../src/ingest/runs.js'
 
 /** By decision: ascending, disjoint, non-adjacent intervals, flat: [first, end, first, end …), end exclusive. */
 export type Numbers = Partial<Record<Decision, readonly number[]>>
