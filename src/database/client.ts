@@ -6,7 +6,7 @@ import { TimeoutError, timeout } from '../async.js'
 import { parseDatabaseUrl } from '../database-url.js'
 import { TIMING, type Timing } from '../timing.js'
 import { type Lane, QueueFullError, Slots } from './slots.js'
-import { withOwnTransactions } from './transactions.js'
+import { STATEMENT_TIMEOUT_MS, withOwnTransactions } from './transactions.js'
 
 export type Db = PostgresJsDatabase<Record<string, never>> & { $client: postgres.Sql }
 /** Runs statements: a transaction or a connection. */
@@ -65,6 +65,8 @@ export interface RunOptions {
   lane?: Lane
   /** How long the work may take once it has begun. */
   deadlineMs?: number
+  /** How long one of its statements may take; more than STATEMENT_TIMEOUT_MS extends the deadline as well. */
+  statementTimeoutMs?: number
 }
 
 export interface Database {
@@ -91,12 +93,14 @@ export function connectDatabase({ timing: given, onUp, ...options }: DatabaseOpt
   let up: boolean | undefined
   let isClosed = false
 
-  function open(slot: number): Db {
+  function open(slot: number, statementTimeoutMs: number): Db {
     clearTimeout(idleTimers.get(slot))
     if (isClosed) throw new DatabaseUnavailableError('the connections to the database are closed')
     const connection = connections.get(slot) ?? openConnection(options, timing.reconnectMs)
     connections.set(slot, connection)
-    return connection.db
+    return statementTimeoutMs === STATEMENT_TIMEOUT_MS
+      ? connection.db
+      : connection.patient(statementTimeoutMs)
   }
 
   function discard(slot: number): void {
@@ -122,13 +126,15 @@ export function connectDatabase({ timing: given, onUp, ...options }: DatabaseOpt
       return up
     },
 
-    async run(work, { lane = 'background', deadlineMs = timing.databaseDeadlineMs } = {}) {
+    async run(work, options = {}) {
+      const { lane = 'background', statementTimeoutMs = STATEMENT_TIMEOUT_MS } = options
+      const { deadlineMs = timing.databaseDeadlineMs + statementTimeoutMs - STATEMENT_TIMEOUT_MS } = options
       const slot = await slots.take(lane).catch((cause: unknown) => {
         if (cause instanceof QueueFullError) throw new DatabaseQueueError(cause.message, { cause })
         throw cause
       })
       try {
-        const db = open(slot)
+        const db = open(slot, statementTimeoutMs)
         const result = await timeout(deadlineMs, () => work(db))
         report(true)
         return result
@@ -158,6 +164,8 @@ export function connectDatabase({ timing: given, onUp, ...options }: DatabaseOpt
 export interface Connection {
   sql: postgres.Sql
   db: Db
+  /** The same for statements that may take so long. */
+  patient(statementTimeoutMs: number): Db
 }
 
 const PARAMETERS = { application_name: 'boundary-usage' }
@@ -189,7 +197,9 @@ export function openConnection(
     'path' in target
       ? postgres({ ...common, path: target.path, user: 'postgres', database: 'postgres', max_lifetime: null })
       : postgres({ ...common, ...urlOptions(target.url) })
-  return { sql, db: drizzle(withOwnTransactions(sql, durable)) }
+  const patient = (statementTimeoutMs?: number) =>
+    drizzle(withOwnTransactions(sql, durable, statementTimeoutMs))
+  return { sql, db: patient(), patient }
 }
 
 /** Returns the driver's error, without the one that Drizzle adds: its message contains the statement's parameters. */

@@ -171,3 +171,27 @@ t.test('a lock that is not to be had, and a statement that takes too long, say "
   )
   t.equal(database.up, true, 'which is not to have lost it')
 })
+
+t.test('a flush that the database cancels as too slow gets more time with each attempt', async (t) => {
+  const { url, sql } = await testDatabase(t, { altered: true })
+  await sql.unsafe(`
+    create table timeouts (statement_timeout text);
+    create function is_slow() returns trigger language plpgsql as $$ begin
+      if current_setting('statement_timeout')::interval < interval '40 s' and new.allowed_requests < 10 then
+        raise exception 'too slow' using errcode = 'query_canceled';
+      end if;
+      insert into timeouts values (current_setting('statement_timeout'));
+      return new; end $$;
+    create trigger slow after insert or update on boundary_usage_stats for each row execute function is_slow();`)
+  const replica = await startReplica(t, url, { FLUSH_INTERVAL_MS: '200' })
+  t.equal((await replica.send({ logs: logs(1, 0) })).status, 202)
+  await untilFlushed(replica)
+  t.equal(replica.app.metrics.flushes.failed, 2)
+  t.equal((await replica.send({ logs: logs(10, 0) })).status, 202)
+  await untilFlushed(replica)
+  t.strictSame(
+    (await sql`select statement_timeout from timeouts`).map((row) => row.statement_timeout),
+    ['40s', '10s'],
+  )
+  t.hasStrict(await json(replica.get('/telemetry/snapshot')), { allowed_requests: 11 })
+})
