@@ -1,11 +1,7 @@
 // The numbers that arrived from sessions since the last flush, as runs: a number that arrives again takes no memory.
 
-import { DECISIONS, type Decision, type Runs } from '../ingest/runs.js'
+import { ALLOWED, DENIED, type Decision, type Runs, SKIPPED } from '../ingest/runs.js'
 import { hmac } from './hmac.js'
-
-const ALLOWED = DECISIONS.indexOf('allowed')
-const DENIED = DECISIONS.indexOf('denied')
-const SKIPPED = DECISIONS.indexOf('skipped')
 
 /**
  * The first 16 bytes of an HMAC-SHA-256 under the deployment's key, as a UUID. The workspace is part of the key, so that

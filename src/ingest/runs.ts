@@ -2,6 +2,9 @@
 
 export const DECISIONS = ['allowed', 'denied', 'skipped'] as const
 export type Decision = (typeof DECISIONS)[number]
+export const ALLOWED = DECISIONS.indexOf('allowed')
+export const DENIED = DECISIONS.indexOf('denied')
+export const SKIPPED = DECISIONS.indexOf('skipped')
 
 /**
  * Numbers with their decisions as runs, flat: [first, end, decision, first, end, decision …), `end` exclusive, `decision`

@@ -2,12 +2,8 @@
 
 import { InvalidBody } from '../http/errors.js'
 import type { Batch } from './batch.js'
-import { DECISIONS, type Runs } from './runs.js'
+import { ALLOWED, DENIED, type Runs, SKIPPED } from './runs.js'
 import { MAX_LOGS } from './schemas.js'
-
-const ALLOWED = DECISIONS.indexOf('allowed')
-const DENIED = DECISIONS.indexOf('denied')
-const SKIPPED = DECISIONS.indexOf('skipped')
 
 /** The end of its run, one more, is still a safe integer. */
 const MAX_NUMBER = Number.MAX_SAFE_INTEGER - 1
