@@ -126,9 +126,14 @@ export function connectDatabase({ timing: given, onUp, ...options }: DatabaseOpt
       return up
     },
 
-    async run(work, options = {}) {
-      const { lane = 'background', statementTimeoutMs = STATEMENT_TIMEOUT_MS } = options
-      const { deadlineMs = timing.databaseDeadlineMs + statementTimeoutMs - STATEMENT_TIMEOUT_MS } = options
+    async run(
+      work,
+      {
+        lane = 'background',
+        statementTimeoutMs = STATEMENT_TIMEOUT_MS,
+        deadlineMs = timing.databaseDeadlineMs + statementTimeoutMs - STATEMENT_TIMEOUT_MS,
+      } = {},
+    ) {
       const slot = await slots.take(lane).catch((cause: unknown) => {
         if (cause instanceof QueueFullError) throw new DatabaseQueueError(cause.message, { cause })
         throw cause
