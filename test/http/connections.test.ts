@@ -21,16 +21,21 @@ async function openSockets(t: Test, url: string, count: number): Promise<Socket[
   return sockets
 }
 
-t.test('beyond the limit, connections without a credential close first, and then those unused', async (t) => {
+/** A server with a limit of connections, and a route that takes each request as one with a valid credential. */
+async function startLimited(t: Test, maxConnections: number) {
   const app = Fastify()
   await app.register(metrics)
-  await app.register(connections, { maxConnections: 18 })
+  await app.register(connections, { maxConnections })
   app.get('/identified', (request, reply) => {
     app.identifyConnection(request.raw.socket)
     reply.send('known')
   })
   t.teardown(() => app.close())
-  const url = await app.listen({ host: '127.0.0.1', port: 0 })
+  return { app, url: await app.listen({ host: '127.0.0.1', port: 0 }) }
+}
+
+t.test('beyond the limit, connections without a credential close first, and then those unused', async (t) => {
+  const { app, url } = await startLimited(t, 18)
 
   const use = async (socket: Socket) => {
     socket.write('GET /identified HTTP/1.1\r\nhost: localhost\r\n\r\n')
@@ -63,17 +68,9 @@ t.test('beyond the limit, connections without a credential close first, and then
 })
 
 t.test('clients without a credential find room, however many connections have one', async (t) => {
-  const app = Fastify()
-  await app.register(metrics)
-  await app.register(connections, { maxConnections: 16 })
-  app.get('/', (request, reply) => {
-    app.identifyConnection(request.raw.socket)
-    reply.send('known')
-  })
-  t.teardown(() => app.close())
-  const url = await app.listen({ host: '127.0.0.1', port: 0 })
+  const { url } = await startLimited(t, 16)
   for (const socket of await openSockets(t, url, 16)) {
-    socket.write('GET / HTTP/1.1\r\nhost: localhost\r\n\r\n')
+    socket.write('GET /identified HTTP/1.1\r\nhost: localhost\r\n\r\n')
     await once(socket, 'data')
   }
   const [first, second] = await openSockets(t, url, 2)
