@@ -1,6 +1,6 @@
 // Bounds what connections cost: beyond the limit, each new one closes another, first those that presented no credential;
-// requests with many headers are rejected; and a client is disconnected that sends many requests without waiting for
-// responses, or goes on sending a body in chunks after the response.
+// requests with many headers are rejected; and clients are disconnected if they send many requests without waiting for
+// responses, or do not end a chunked body before its response.
 
 import type { Socket } from 'node:net'
 import { getHeapStatistics } from 'node:v8'

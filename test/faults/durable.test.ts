@@ -105,7 +105,7 @@ t.test('a batch whose commit does not come in time is 504, and is counted once a
   t.hasStrict(await (await replica.get('/telemetry/snapshot')).json(), { allowed_requests: 3 })
 })
 
-t.test('a waiter is told once, at the deadline, and the next batch has a waiter of its own', async (t) => {
+t.test('a waiter is rejected once, at the deadline, and the next batch gets its own waiter', async (t) => {
   const tracker = newTracker()
   const flusher = new Flusher({ tracker, apply: () => new Promise(() => {}) })
   tracker.track('w', 'o', 1, 0)

@@ -112,7 +112,7 @@ export async function startProcess(
     if (until !== 'spawned') await service.log('Server listening at')
     if (until === 'ready') await service.untilReady(200)
   } catch (error) {
-    child.kill('SIGKILL') // whoever tries again needs its port
+    child.kill('SIGKILL') // so that another process can listen on its port
     await service.exited
     throw error
   }
