@@ -13,7 +13,7 @@ import type { Timing } from '../timing.js'
 import { identify, type ReceivedBatch, receiveJson, receiveProtobuf } from './batch.js'
 import { contentEncodings, receiver } from './receive.js'
 import { AcceptedSchema, BatchSchema, IdentityHeadersSchema, ProtobufBatchSchema } from './schemas.js'
-import { Turns } from './turns.js'
+import { Line, Turns } from './turns.js'
 
 const JSON_TYPE = 'application/json'
 const PROTOBUF_TYPE = 'application/x-protobuf'
@@ -74,7 +74,7 @@ export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config; timing: T
   )
   await app.register(overload, { maxDelayMs: timing.maxEventLoopDelayMs, onHeapFull: () => budget.shed() })
 
-  const receiving = { budget, turns: new Turns(), limit }
+  const receiving = { budget, turns: new Turns(), line: new Line(), limit }
   app.addContentTypeParser(JSON_TYPE, receiver(receiving, receiveJson))
   app.addContentTypeParser(PROTOBUF_TYPE, receiver(receiving, receiveProtobuf))
 

@@ -1,5 +1,31 @@
 // Lets expensive work take turns, so that neither other requests nor other senders wait for much of it.
 
+/** Work in the order in which it arrived, but of each sender in turn. */
+class FairQueue<Work> {
+  /** By sender, in the order of their turns. */
+  readonly #queues = new Map<string, Work[]>()
+
+  get isEmpty(): boolean {
+    return this.#queues.size === 0
+  }
+
+  push(sender: string, work: Work): void {
+    const queue = this.#queues.get(sender)
+    if (queue) queue.push(work)
+    else this.#queues.set(sender, [work])
+  }
+
+  shift(): Work | undefined {
+    for (const [sender, queue] of this.#queues) {
+      this.#queues.delete(sender)
+      const work = queue.shift()
+      if (queue.length > 0) this.#queues.set(sender, queue) // behind all others
+      return work
+    }
+    return undefined
+  }
+}
+
 /** How long work may take in a row, in milliseconds, before the event loop goes on. */
 const SLICE_MS = 2
 
@@ -8,15 +34,12 @@ const SLICE_MS = 2
  * turn. So what one sender sends delays the requests of others by one slice, however many connections it has.
  */
 export class Turns {
-  /** By sender, in the order of their turns. */
-  readonly #queues = new Map<string, (() => void)[]>()
+  readonly #queue = new FairQueue<() => void>()
   #isScheduled = false
 
   /** Runs `work`, which must not throw, later. */
   take(sender: string, work: () => void): void {
-    const queue = this.#queues.get(sender)
-    if (queue) queue.push(work)
-    else this.#queues.set(sender, [work])
+    this.#queue.push(sender, work)
     this.#schedule()
   }
 
@@ -26,14 +49,27 @@ export class Turns {
     setImmediate(() => {
       this.#isScheduled = false
       const end = performance.now() + SLICE_MS
-      for (const [sender, queue] of this.#queues) {
-        this.#queues.delete(sender)
-        const work = queue.shift()
-        if (queue.length > 0) this.#queues.set(sender, queue) // behind all others
-        work?.()
-        if (performance.now() >= end) break
-      }
-      if (this.#queues.size > 0) this.#schedule()
+      do this.#queue.shift()?.()
+      while (!this.#queue.isEmpty && performance.now() < end)
+      if (!this.#queue.isEmpty) this.#schedule()
     })
+  }
+}
+
+/** Runs work of other threads, one at a time, so that no sender takes them all, nor much memory for the results. */
+export class Line {
+  readonly #queue = new FairQueue<() => Promise<void>>()
+  #isRunning = false
+
+  /** Runs `work`, whose promise must not reject, later. */
+  take(sender: string, work: () => Promise<void>): void {
+    this.#queue.push(sender, work)
+    if (!this.#isRunning) void this.#run()
+  }
+
+  async #run(): Promise<void> {
+    this.#isRunning = true
+    for (let work = this.#queue.shift(); work; work = this.#queue.shift()) await work()
+    this.#isRunning = false
   }
 }

@@ -7,7 +7,8 @@ import { connect } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { gzipSync } from 'node:zlib'
-import { hmac, jwt } from '../helpers/jwt.js'
+import { gzipWithEmptyBlocks } from '../helpers/gzip.js'
+import { jwt } from '../helpers/jwt.js'
 import { startPostgres } from '../helpers/postgres.js'
 import { randomBatch } from './bodies.js'
 import { AGENT, describeMachine, describePinning, median, pinLoad, row, startService } from './harness.js'
@@ -95,7 +96,6 @@ function forged(algorithm: string, padding = 0): () => Buffer {
     return post(Buffer.from('{}'), { authorization: `Bearer ${jwt(algorithm, signer, claims)}` })
   }
 }
-void hmac
 
 interface Attack {
   send: Buffer | (() => Buffer)
@@ -112,6 +112,12 @@ const attacks: Record<string, Attack> = {
   ),
   'gzip, more than the limit': { send: gzipped(Buffer.alloc(1_000 * LIMIT, ' ')) },
   'gzip, white space': { send: gzipped(Buffer.concat([filled('0', 100), Buffer.alloc(LIMIT - 2_000, ' ')])) },
+  'gzip, empty blocks': {
+    send: post(gzipWithEmptyBlocks(filled('0', 100), LIMIT - 2_000), { 'content-encoding': 'gzip' }),
+  },
+  'gzip, empty blocks, 32 KB': {
+    send: post(gzipWithEmptyBlocks(filled('0', 100), 32_000), { 'content-encoding': 'gzip' }),
+  },
   'protobuf, unknown fields': { send: post(unknownFields, PROTOBUF) },
   'gzip of protobuf, unknown fields': { send: gzipped(unknownFields, PROTOBUF) },
   'gzip of protobuf, empty logs': { send: gzipped(emptyLogs, PROTOBUF) },

@@ -2,7 +2,7 @@
 
 import { setImmediate as round } from 'node:timers/promises'
 import t from 'tap'
-import { Turns } from '../../src/ingest/turns.js'
+import { Line, Turns } from '../../src/ingest/turns.js'
 import { until } from '../helpers/until.js'
 
 function spin(ms: number): void {
@@ -42,4 +42,24 @@ t.test('senders take turns, however much one of them sends', async (t) => {
   take('victim')
   await until(() => order.length === 12, { what: 'all work' })
   t.ok(order.lastIndexOf('victim') <= 4, order.join(' '))
+})
+
+t.test('work of other threads runs one at a time, and senders take turns', async (t) => {
+  const line = new Line()
+  const order: string[] = []
+  let running = 0
+  const take = (sender: string) =>
+    line.take(sender, async () => {
+      t.equal(++running, 1)
+      await round()
+      order.push(sender)
+      running--
+    })
+  for (let n = 0; n < 10; n++) take('attacker')
+  await round()
+  take('victim')
+  await until(() => order.length === 11, { what: 'all work' })
+  t.ok(order.indexOf('victim') <= 4, order.join(' '))
+  take('victim')
+  await until(() => order.length === 12, { what: 'what comes later' })
 })
