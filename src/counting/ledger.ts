@@ -11,8 +11,8 @@ export const MAX_HOLE_LENGTH = 1_000_000
 export const MAX_SUM = sql.raw(`${Number.MAX_SAFE_INTEGER}::bigint`)
 /** A session whose first number is at least this was forgotten, or is older than the ledger. */
 const FORGOTTEN_FROM = 1_000
-/** PostgreSQL stores a run as two bounds of 8 bytes: a smaller multirange has no more runs than the row may keep. */
-const MAX_HOLES_BYTES = 16 * MAX_HOLES
+/** PostgreSQL stores a run in 21 bytes: a smaller multirange has no more runs than the row may keep. */
+const MAX_HOLES_BYTES = 21 * MAX_HOLES
 
 /** How many numbers a multirange has. */
 export const sizeOf = (numbers: SQL) =>
@@ -26,7 +26,7 @@ export const hasOlderReplicas = sql`exists (
  * `received` with its lowest holes closed, and how many of their numbers at or above `from` were missing. Yields one
  * row (received, missing). `received` must be a column.
  */
-const closeHoles = (received: SQL, from: SQL) => sql`(
+const closeHoles = (received: SQL, from: SQL, maxHoles = sql.raw(String(MAX_HOLES))) => sql`(
   select
     case when cut is null then ${received} else ${received} + int8multirange(int8range(0, cut)) end as received,
     case when cut is null then 0 else (
@@ -36,8 +36,10 @@ const closeHoles = (received: SQL, from: SQL) => sql`(
     ) end as missing
   from (
     select case when pg_column_size(${received}) > ${sql.raw(String(MAX_HOLES_BYTES))} then (
-      select upper(run) from unnest(${received}) with ordinality as runs (run, position)
-      where position = (select count(*) - ${sql.raw(String(MAX_HOLES))} from unnest(${received}))
+      select upper(run)
+      from (select count(*) as runs from (select unnest(${received})) as unnested) as counted,
+        lateral (select unnest(${received}) as run offset greatest(runs - ${maxHoles} - 1, 0) limit 1) as last_closed
+      where runs > ${maxHoles}
     ) end as cut
   ) as lowest_kept
   offset 0)`
@@ -101,7 +103,7 @@ export function ledgerOf(sessions: Sessions, keyOf: SessionHash): SQL {
               case when has_older then upper(before + arrived)
                 else greatest(session.counted_from, session.told_to) end as missing_from
             from (
-              select session.received + '{}'::int8multirange as before,
+              select session.received as before,
                 case when pg_column_size(excluded.received) > ${sql.raw(String(MAX_HOLES_BYTES))}
                   then ${runsOf(0)} + ${runsOf(1)} + ${runsOf(2)} else excluded.received end as arrived,
                 (select has_older from arriving) as has_older

@@ -17,6 +17,8 @@ import { describeMachine, median, ratio, row, runParts } from './harness.js'
 const key = Buffer.alloc(32, 3)
 const hashes = [sketchHash(key), sessionHash(key)] as const
 const ROUNDS = 15
+const ALLOWED = DECISIONS.indexOf('allowed')
+const DENIED = DECISIONS.indexOf('denied')
 
 console.log(describeMachine())
 const server = await startPostgres({ fsync: 'on', full_page_writes: 'on' })
@@ -24,7 +26,7 @@ const database = connectDatabase({ target: { url: server.url }, poolMax: 2 })
 const sql = postgres(server.url, { max: 1, onnotice: () => {} })
 try {
   await migrate(database)
-  await runParts({ flush, duplicates, runs, rows, memory }, process.argv.slice(2))
+  await runParts({ flush, duplicates, runs, holes, rows, memory }, process.argv.slice(2))
 } finally {
   await sql.end()
   await database.close()
@@ -48,9 +50,6 @@ function newReplica() {
     },
   }
 }
-
-const ALLOWED = DECISIONS.indexOf('allowed')
-const DENIED = DECISIONS.indexOf('denied')
 
 type Replica = ReturnType<typeof newReplica>
 
@@ -134,6 +133,28 @@ async function runs(): Promise<void> {
     row(`${perSession} runs`, ms(times))
   }
   await sql`truncate boundary_usage_sessions`
+}
+
+/** The most expensive rows: each flush reads and writes all their runs for one number. */
+async function holes(): Promise<void> {
+  console.log('\nA flush of one number of each of 20 sessions with 5,000 holes')
+  const replica = newReplica()
+  const sessions = newSessions(20)
+  const numbers = Array.from({ length: 5_000 }, (_, n) => [2 * n, 2 * n + 1, ALLOWED]).flat()
+  const flushOf = (numbers: number[]) => {
+    for (const id of sessions) replica.tracker.track('w', 'u', 1, 0, { id, numbers })
+    return replica.flush()
+  }
+  await flushOf(numbers)
+  const times = { above: [] as number[], between: [] as number[], again: [] as number[] }
+  for (let round = 0; round < ROUNDS; round++) {
+    const next = 10_000 + 2 * round
+    times.above.push(await flushOf([next, next + 1, ALLOWED]))
+    times.between.push(await flushOf([next - 5_001, next - 5_000, ALLOWED]))
+    times.again.push(await flushOf([next - 5_001, next - 5_000, ALLOWED]))
+  }
+  for (const [name, values] of Object.entries(times))
+    row(name, ms(values), `${(median(values) / sessions.length).toFixed(1)} ms a session`)
 }
 
 async function rows(): Promise<void> {
