@@ -2,6 +2,7 @@
 // requests with many headers are rejected; and clients are disconnected if they send many requests without waiting for
 // responses, or do not end a chunked body before its response.
 
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import { getHeapStatistics } from 'node:v8'
 import fp from 'fastify-plugin'
@@ -39,10 +40,6 @@ export default fp<ConnectionLimits>(
     const { maxConnections = Math.min(MAX_CONNECTIONS, affordable) } = limits
 
     app.server.maxHeadersCount = MAX_HEADERS
-    // Node.js drops those beyond it: one of them could be the credential, or a second Host.
-    app.addHook('onRequest', ({ raw: { rawHeaders } }, _reply, done) =>
-      rawHeaders.length >= 2 * MAX_HEADERS ? done(new HeadersTooLarge()) : done(),
-    )
 
     /** Each in order: what has been unused for longest is first. */
     const connections = { none: new Set<Socket>(), valid: new Set<Socket>() }
@@ -78,25 +75,34 @@ export default fp<ConnectionLimits>(
       }
     }
 
-    const pipelined = new WeakMap<Socket, number>()
-    app.addHook('onRequest', (request, reply, done) => {
-      if (reply.raw.socket !== null) return done() // it waits for none: Node.js has given it the connection
-      const { socket } = request.raw
-      const waiting = (pipelined.get(socket) ?? 0) + 1
-      if (waiting > MAX_PIPELINED) return void socket.destroy()
-      pipelined.set(socket, waiting)
-      reply.raw.once('close', () => pipelined.set(socket, (pipelined.get(socket) ?? 1) - 1))
+    // One hook for all checks, because each hook costs more than a check.
+    app.addHook('onRequest', ({ raw }, reply, done) => {
+      // Node.js drops headers beyond the maximum: one of them could be the credential, or a second Host.
+      if (raw.rawHeaders.length >= 2 * MAX_HEADERS) return done(new HeadersTooLarge())
+      // Node.js has given the connection to a response that waits for no other.
+      if (reply.raw.socket === null && !mayWait(raw.socket, reply.raw)) return void raw.socket.destroy()
+      if (raw.headers['transfer-encoding'] !== undefined) holdBack(raw, reply.raw)
       done()
     })
 
-    // A chunk of one byte costs as much as 250 bytes of JSON, and Node.js reads up to 2 MiB of a connection at once: a body
-    // in chunks is read only where a route asks for it, and no further once there is a response.
-    app.addHook('onRequest', ({ raw, headers }, reply, done) => {
-      if (headers['transfer-encoding'] === undefined) return done()
-      raw.socket.pause()
-      reply.raw.once('finish', () => (raw.complete ? raw.socket.resume() : raw.socket.destroy()))
-      done()
-    })
+    /** How many requests wait for earlier responses. */
+    const pipelined = new WeakMap<Socket, number>()
+    function mayWait(socket: Socket, response: ServerResponse): boolean {
+      const waiting = (pipelined.get(socket) ?? 0) + 1
+      if (waiting > MAX_PIPELINED) return false
+      pipelined.set(socket, waiting)
+      response.once('close', () => pipelined.set(socket, (pipelined.get(socket) ?? 1) - 1))
+      return true
+    }
+
+    /**
+     * A chunk of one byte costs as much as 250 bytes of JSON, and Node.js reads up to 2 MiB of a connection at once: a body
+     * in chunks is read only where a route asks for it, and no further once there is a response.
+     */
+    function holdBack(request: IncomingMessage, response: ServerResponse): void {
+      request.socket.pause()
+      response.once('finish', () => (request.complete ? request.socket.resume() : request.socket.destroy()))
+    }
     app.addHook('onSend', ({ raw, headers }, reply, payload, done) => {
       if (!raw.complete && headers['transfer-encoding'] !== undefined) reply.header('connection', 'close')
       done(null, payload)

@@ -30,7 +30,8 @@ export default fp(
       done()
     })
     app.addHook('onSend', (request, reply, payload, done) => {
-      if (!isAnswered(request)) return done(null, payload)
+      // A client that disconnected before its request was complete receives no response.
+      if (!request.raw.complete && request.raw.destroyed) return done(null, payload)
       const seconds = (performance.now() - request.arrivedAt) / 1000
       metrics.requestDurations.observe(request.method, routeOf(request), reply.statusCode, seconds)
       done(null, payload)
@@ -44,11 +45,6 @@ export default fp(
   },
   { name: 'metrics' },
 )
-
-/** Whether there is a client to receive the response: not if it disconnected before its request was complete. */
-export function isAnswered({ raw }: FastifyRequest): boolean {
-  return raw.complete || !raw.destroyed
-}
 
 function createMetrics() {
   const registry = new Registry()
@@ -66,6 +62,20 @@ function createMetrics() {
   })
   buildInfo.set({ version }, 1)
 
+  /** Adds a counter with one label, which is read when it is scraped. `read` returns a count for each of its values. */
+  function counterOf(name: string, help: string, label: string, read: () => Record<string, number>): void {
+    new Counter({
+      registers,
+      name,
+      help,
+      labelNames: [label],
+      collect() {
+        this.reset()
+        for (const [value, count] of Object.entries(read())) this.inc({ [label]: value }, count)
+      },
+    })
+  }
+
   /**
    * Adds a counter and returns one plain number per value of its label, to be incremented: prom-client's own increment
    * takes a microsecond. All series are exported from the start, so that rate() sees the first increase.
@@ -77,16 +87,7 @@ function createMetrics() {
     values: readonly V[],
   ): Record<V, number> {
     const counts = Object.fromEntries(values.map((value) => [value, 0])) as Record<V, number>
-    new Counter({
-      registers,
-      name,
-      help,
-      labelNames: [label],
-      collect() {
-        this.reset()
-        for (const value of values) this.inc({ [label]: value }, counts[value])
-      },
-    })
+    counterOf(name, help, label, () => counts)
     return counts
   }
 
@@ -94,6 +95,7 @@ function createMetrics() {
     registry,
     requestDurations: requestDurations(registry),
     counter,
+    counterOf,
 
     flushes: counter(
       'boundary_usage_flushes_total',

@@ -16,6 +16,8 @@ interface Series {
 export interface RequestDurations {
   /** Adds an observation. Each label must have few values. */
   observe(method: string, route: string, status: number, seconds: number): void
+  /** How many requests have been observed, by the status of their responses. */
+  countsOf(method: string, route: string): Map<number, number>
   /** Whether a request to `route` has been observed. */
   hasRoute(route: string): boolean
 }
@@ -41,6 +43,10 @@ export function requestDurations(registry: Registry): RequestDurations {
       while (seconds > (BUCKETS[bucket] ?? Number.POSITIVE_INFINITY)) bucket++
       one.counts[bucket] = (one.counts[bucket] ?? 0) + 1
       one.sum += seconds
+    },
+    countsOf(method, route) {
+      const statuses = series.get(route)?.get(method) ?? []
+      return new Map([...statuses].map(([status, { counts }]) => [status, sum(counts)]))
     },
     hasRoute: (route) => series.has(route),
   }
@@ -75,4 +81,8 @@ function exported({ labels, counts, sum }: Series) {
     { metricName: `${NAME}_sum`, labels, value: sum },
     { metricName: `${NAME}_count`, labels, value: below },
   ]
+}
+
+function sum(counts: number[]): number {
+  return counts.reduce((total, count) => total + count, 0)
 }

@@ -5,7 +5,6 @@ import type { preParsingHookHandler } from 'fastify'
 import type { Config } from '../config.js'
 import { BodyBudget } from '../http/body-budget.js'
 import { InvalidBody, UnsupportedEncoding, UnsupportedMediaType } from '../http/errors.js'
-import { isAnswered } from '../http/metrics.js'
 import overload from '../http/overload.js'
 import { limitRate } from '../http/rate-limit.js'
 import { ref, responses } from '../http/schemas.js'
@@ -15,6 +14,7 @@ import { contentEncodings, receiver } from './receive.js'
 import { AcceptedSchema, BatchSchema, IdentityHeadersSchema, ProtobufBatchSchema } from './schemas.js'
 import { Line, Turns } from './turns.js'
 
+const PATH = '/boundary/logs'
 const JSON_TYPE = 'application/json'
 const PROTOBUF_TYPE = 'application/x-protobuf'
 const ACCEPTED_TYPES = `${JSON_TYPE}, ${PROTOBUF_TYPE}`
@@ -52,11 +52,11 @@ export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config; timing: T
   { config, timing },
 ) => {
   const { metrics, counting } = app
-  const batches = metrics.counter(
+  metrics.counterOf(
     'boundary_usage_batches_total',
     'Batches of boundary logs received, by result. Only the logs of accepted batches are counted.',
     'result',
-    [...Object.values(RESULTS), 'failed'],
+    () => resultsOf(metrics.requestDurations.countsOf('POST', PATH)),
   )
   const counted = metrics.counter(
     'boundary_usage_logs_total',
@@ -80,17 +80,13 @@ export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config; timing: T
 
   app.route({
     method: 'POST',
-    url: '/boundary/logs',
+    url: PATH,
     onRequest: [app.guard.agent, limitRate(config.RATE_LIMIT_PER_MINUTE)],
     preParsing: checkEncoding,
     errorHandler: (error, request, reply) => {
       if (error.code !== 'FST_ERR_CTP_INVALID_MEDIA_TYPE') throw error
       reply.header('accept', ACCEPTED_TYPES)
       throw new UnsupportedMediaType(JSON.stringify(request.headers['content-type'] ?? ''), ACCEPTED_TYPES)
-    },
-    onSend: (request, reply, payload, done) => {
-      if (isAnswered(request)) batches[resultOf(reply.statusCode)]++
-      done(null, payload)
     },
     schema: {
       operationId: 'sendBoundaryLogs',
@@ -153,8 +149,14 @@ export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config; timing: T
   })
 }
 
-function resultOf(status: number): (typeof RESULTS)[keyof typeof RESULTS] | 'failed' {
-  return Object.hasOwn(RESULTS, status) ? RESULTS[status as keyof typeof RESULTS] : 'failed'
+function resultsOf(counts: Map<number, number>): Record<string, number> {
+  const results: Record<string, number> = { failed: 0 }
+  for (const result of Object.values(RESULTS)) results[result] = 0
+  for (const [status, count] of counts) {
+    const result = Object.hasOwn(RESULTS, status) ? RESULTS[status as keyof typeof RESULTS] : 'failed'
+    results[result] = (results[result] ?? 0) + count
+  }
+  return results
 }
 
 const checkEncoding: preParsingHookHandler = (request, reply, payload, done) => {
