@@ -1,5 +1,5 @@
-// Compiles each serializer of responses once: most routes have the same error responses, and Fastify would compile one for
-// each of them, which took half of the time of a start.
+// Compiles each serializer of responses once, and only when a response needs it: most routes have the same error
+// responses, and Fastify would compile one for each of them, which took half of the time of a start.
 
 import { type SerializerFactory, SerializerSelector } from '@fastify/fast-json-stringify-compiler'
 
@@ -12,11 +12,18 @@ const builder = SerializerSelector()
 
 export const buildSerializer: SerializerFactory = (schemas, options) => {
   const compile = builder(schemas, options)
-  const compiled = new Map<string, ReturnType<typeof compile>>()
+  type Serializer = ReturnType<typeof compile>
+  const serializers = new Map<string, Serializer>()
   return (route) => {
     const key = keyOf(route.schema)
-    const serializer = compiled.get(key) ?? compile(route)
-    compiled.set(key, serializer)
+    let compiled: Serializer | undefined
+    const serializer =
+      serializers.get(key) ??
+      ((data) => {
+        compiled ??= compile(route)
+        return compiled(data)
+      })
+    serializers.set(key, serializer)
     return serializer
   }
 }
