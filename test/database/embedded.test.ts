@@ -5,18 +5,21 @@ import { existsSync } from 'node:fs'
 import { cp, mkdir, mkdtemp, readdir, rm, stat, symlink } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setFlagsFromString } from 'node:v8'
 import { sql } from 'drizzle-orm'
 import t, { type Test } from 'tap'
 import { parseConfig } from '../../src/config.js'
 import { testDatabase } from '../helpers/database.js'
 import { sizeOf } from '../helpers/files.js'
-import { type ServiceProcess, startProcess } from '../helpers/process.js'
+import { FOR_TESTS, type ServiceProcess, startProcess } from '../helpers/process.js'
 import { logs } from '../helpers/replica.js'
 import { until } from '../helpers/until.js'
 
 const WARN = 40
 const ERROR = 50
 const MIB = 2 ** 20
+
+for (const flag of FOR_TESTS) setFlagsFromString(flag)
 
 // The built module, because a worker thread runs only JavaScript.
 const { buildApp }: typeof import('../../src/app.js') = await import(
