@@ -82,7 +82,7 @@ export async function buildApp(config: Config, options: AppOptions = {}): Promis
   for (const schema of schemas) app.addSchema(schema)
 
   await app.register(errors)
-  await app.register(methods)
+  await app.register(methods, { maxParamLength: MAX_HEADER_BYTES })
   await app.register(metrics)
   await app.register(connections)
   await app.register(host, { config })

@@ -39,11 +39,11 @@ export default fp(
 
     /** The URL of most requests is their route; request.routeOptions would build a large object. */
     function routeOf(request: FastifyRequest): string {
-      if (request.is404) return 'unknown'
+      if (request.is404) return app.otherRouteOf(request) ?? 'unknown'
       return metrics.requestDurations.hasRoute(request.url) ? request.url : String(request.routeOptions.url)
     }
   },
-  { name: 'metrics' },
+  { name: 'metrics', dependencies: ['methods'] },
 )
 
 function createMetrics() {

@@ -5,6 +5,7 @@ import { connect, type Socket } from 'node:net'
 import Fastify from 'fastify'
 import t, { type Test } from 'tap'
 import connections from '../../src/http/connections.js'
+import methods from '../../src/http/methods.js'
 import metrics from '../../src/http/metrics.js'
 import { testDatabase } from '../helpers/database.js'
 import { exchange, head } from '../helpers/raw.js'
@@ -24,6 +25,7 @@ async function openSockets(t: Test, url: string, count: number): Promise<Socket[
 /** A server with a limit of connections, and a route that takes each request as one with a valid credential. */
 async function startLimited(t: Test, maxConnections: number) {
   const app = Fastify()
+  await app.register(methods, { maxParamLength: 100 })
   await app.register(metrics)
   await app.register(connections, { maxConnections })
   app.get('/identified', (request, reply) => {

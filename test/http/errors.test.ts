@@ -77,6 +77,10 @@ t.test('a method that a path does not have is 405 with Allow', async (t) => {
       error: 'Method Not Allowed',
     })
   }
+  t.match(
+    await (await replica.get('/metrics')).text(),
+    'http_request_duration_seconds_count{method="PATCH",route="/telemetry/snapshots/:id",status_code="405"} 1\n',
+  )
 })
 
 t.test(
