@@ -2,11 +2,12 @@
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readdir } from 'node:fs/promises'
+import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import { compiled, compileTests } from './compile.js'
+import { prepareChromium } from './helpers/packaged-chromium.js'
 import { preparePostgres } from './helpers/postgres.js'
 import { openScope } from './helpers/scope.js'
 import { SERVER_VARIABLE, startShared } from './helpers/shared-server.js'
@@ -56,7 +57,7 @@ await compileTests()
 const scope = openScope()
 const outcomes: Outcome[] = []
 try {
-  await preparePostgres(scope)
+  await Promise.all([preparePostgres(scope), (await needBrowser()) && prepareChromium(scope)])
   const server = await startShared(scope)
   const queue = files.values()
   await Promise.all(
@@ -73,6 +74,11 @@ async function findFiles(): Promise<string[]> {
   const names = await readdir(join(ROOT, 'test'), { recursive: true })
   const files = names.filter((name) => name.endsWith('.test.ts')).map((name) => join('test', name))
   return [...FIRST, ...files.filter((file) => !FIRST.includes(file))]
+}
+
+async function needBrowser(): Promise<boolean> {
+  const texts = await Promise.all(files.map((file) => readFile(join(ROOT, file), 'utf8')))
+  return texts.some((text) => text.includes('startChromium'))
 }
 
 async function runFile(file: string, server: string): Promise<Outcome> {

@@ -1,15 +1,10 @@
 // Drives a real browser: the one that CHROMIUM names, or on Linux x64 the one of the package @sparticuz/chromium.
 
-import { execFile } from 'node:child_process'
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { promisify } from 'node:util'
 import { type Browser, chromium } from 'playwright-core'
+import { environmentOf, hasPackaged, unpacked } from './packaged-chromium.js'
 import type { Scope } from './scope.js'
 
 const { CHROMIUM } = process.env
-const hasPackaged = process.platform === 'linux' && process.arch === 'x64'
 
 /** Why a test that needs a browser is skipped; false if it is not. */
 export function withoutChromium(): string | false {
@@ -18,8 +13,8 @@ export function withoutChromium(): string | false {
 
 /** Starts a browser, which connects to no other host by itself; `rules` say to which addresses names resolve. */
 export async function startChromium(t: Scope, rules: string[] = []): Promise<Browser> {
-  const { executablePath, env } =
-    CHROMIUM === undefined ? await unpack(t) : { executablePath: CHROMIUM, env: {} }
+  const executablePath = CHROMIUM ?? (await unpacked(t))
+  const env = CHROMIUM === undefined ? environmentOf(executablePath) : {}
   const browser = await chromium.launch({
     executablePath,
     // Not the arguments that the package recommends: they switch off protection that tests are about.
@@ -37,29 +32,4 @@ export async function startChromium(t: Scope, rules: string[] = []): Promise<Bro
   })
   t.teardown(() => browser.close())
   return browser
-}
-
-/**
- * Unpacks the browser, its fonts and its libraries. The package does that into TMPDIR, or takes what lies there, and
- * adds the libraries only where it believes to be in AWS Lambda: so in a process of its own.
- */
-async function unpack(t: Scope) {
-  const home = await mkdtemp(join(tmpdir(), 'boundary-usage-test-'))
-  t.teardown(() => rm(home, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 }))
-  const script = `
-    const { default: chromium } = await import(${JSON.stringify(import.meta.resolve('@sparticuz/chromium'))})
-    chromium.setGraphicsMode = false
-    process.stdout.write(await chromium.executablePath())`
-  const { stdout: executablePath } = await promisify(execFile)(
-    process.execPath,
-    ['--input-type=module', '-e', script],
-    { env: { PATH: process.env.PATH, TMPDIR: home, AWS_EXECUTION_ENV: 'AWS_Lambda_nodejs22.x' } },
-  )
-  // The package's own configuration looks for the fonts in /tmp.
-  const FONTCONFIG_FILE = join(home, 'fonts.conf')
-  await writeFile(
-    FONTCONFIG_FILE,
-    `<fontconfig><dir>${home}/fonts</dir><cachedir>${home}/cache</cachedir></fontconfig>`,
-  )
-  return { executablePath, env: { FONTCONFIG_FILE, LD_LIBRARY_PATH: join(home, 'al2023/lib') } }
 }
