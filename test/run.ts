@@ -17,15 +17,9 @@ import { linkService } from './link.js'
 const JOBS = 4
 /** The files that take longest, so that none of them runs alone at the end. */
 const FIRST = [
-  ...[
-    'database/embedded',
-    'forwarder/faults',
-    'forwarder/end-to-end',
-    'server',
-    'forwarder/spool',
-    'package',
-  ],
-  ...['faults/hostile', 'delivery/delivery', 'faults/end', 'page/page', 'faults/durable', 'database/migrate'],
+  ...['faults/hostile', 'database/embedded', 'faults/cut-points', 'faults/end', 'faults/model', 'package'],
+  ...['forwarder/faults', 'page/page', 'delivery/delivery', 'server', 'database/defaults', 'forwarder/spool'],
+  ...['forwarder/end-to-end', 'database/migrate', 'faults/durable', 'counting/limits', 'demo/demo'],
 ].map((name) => join('test', `${name}.test.ts`))
 /** Then a file gets SIGTERM, upon which tap names the tests that have not ended. */
 const FILE_LIMIT_MS = 300_000
