@@ -149,12 +149,11 @@ export default fp<{ config: Config; timing: Timing }>(
       const sender = session && !open ? (credential ?? workspaceId) : undefined
       if (session && tracker.isFullOfSessions) throw new TooManySessions()
       if (sender !== undefined) {
-        shares.forget(tracker.frozenSeq)
+        if (tracker.sessionRuns === 0) shares.forget()
         if (shares.isUsedUp(sender)) throw new TooManySessions()
       }
-      const before = tracker.sessionRuns
       tracker.track(workspaceId, ownerId, allowed, denied, session, (kind) => admit(credential, kind))
-      if (sender !== undefined) shares.add(sender, tracker.sessionRuns - before, tracker.trackedSeq)
+      if (sender !== undefined) shares.add(sender, tracker.sessionRuns)
       if (tracker.isFlushDue) flusher.hurry()
     }
 

@@ -2,7 +2,7 @@
 
 import type { Runs } from '../ingest/runs.js'
 import { DistinctIds } from './distinct-ids.js'
-import { HARD_RUNS, type SessionHash, Sessions, SOFT_RUNS } from './sessions.js'
+import { type SessionHash, Sessions } from './sessions.js'
 import type { SketchHash } from './sketch.js'
 
 /** What one flush carries. Its content never changes, so it can be attempted again under the same number. */
@@ -34,14 +34,9 @@ export interface Flush {
 }
 
 /** As many cuts as can come while one snapshot is taken: one at its boundary, and one per preview or manual snapshot. */
-const CUTS = 8
-/**
- * A flush of more sessions is divided. Each can have thousands of holes in the ledger, and then takes the database some 10
- * ms: so many take no longer than statement_timeout.
- */
-const PART_SESSIONS = 500
-/** More parts are not sealed for their sessions alone, because each part has ids of its own. The last one then grows. */
-const PARTS = SOFT_RUNS / PART_SESSIONS
+const SEALED_PARTS = 8
+/** Several sealed parts and what is pending hold no more runs of sessions than this. */
+const SEALED_RUNS = 20_000
 
 /**
  * The tracker of one replica.
@@ -50,9 +45,8 @@ const PARTS = SOFT_RUNS / PART_SESSIONS
  *       │          └──seal()──► sealed ──nextFlush()──►┘         └─ new period: period = frozen + sealed + pending
  *       └─────► period
  *
- * seal() ends a part where a period ends, while the flushes before it may still be frozen or sealed; track() ends one that
- * has many sessions. The sealed part has its number from that moment on, so that what is tracked later waits for another
- * flush than what was tracked before.
+ * seal() ends a part where a period ends, while the flushes before it may still be frozen or sealed. The sealed part has
+ * its number from that moment on, so that what is tracked later waits for another flush than what was tracked before.
  *
  * Invariants: every tracked log is in exactly one of pending, sealed, frozen or a settled flush. At most one flush is
  * frozen; numbers are settled in order. `period` holds every id of the current period. Until a flush reports that a
@@ -65,7 +59,6 @@ export class Tracker {
   #pending: Pending
   /** In the order of their numbers. */
   #sealed: Flush[] = []
-  #sealedRuns = 0
   #frozen: Flush | undefined
   #lastFlushSeq = 0
   #hash: SketchHash | undefined
@@ -101,22 +94,22 @@ export class Tracker {
 
   /** Whether a flush should not wait for its interval. */
   get isFlushDue(): boolean {
-    return this.#pending.sessions.isFlushDue || this.isFlushUrgent
+    return this.#pending.sessions.isFlushDue
   }
 
-  /** Whether a flush should not wait for a snapshot either: if it waited for long, batches would be refused. */
+  /** Whether a flush should not wait for a snapshot either. */
   get isFlushUrgent(): boolean {
-    return this.sessionRuns >= SOFT_RUNS
+    return this.#pending.sessions.isFlushUrgent
   }
 
-  /** Whether no batch of a session can be tracked until a flush is frozen. */
+  /** Whether no batch of a session can be tracked until the pending flush is frozen. */
   get isFullOfSessions(): boolean {
-    return this.sessionRuns >= HARD_RUNS
+    return this.#pending.sessions.isFull
   }
 
-  /** Runs of sessions that are in no frozen flush. */
+  /** Runs of sessions since the last flush was frozen. */
   get sessionRuns(): number {
-    return this.#sealedRuns + this.#pending.sessions.runs
+    return this.#pending.sessions.runs
   }
 
   /**
@@ -132,7 +125,6 @@ export class Tracker {
     session?: { readonly id: string; readonly numbers: Runs },
     admit: (kind: Kind) => boolean = () => true,
   ): void {
-    if (session && this.#pending.sessions.size >= PART_SESSIONS && this.#sealed.length < PARTS) this.#seal()
     const known = session && this.#pending.sessions.find(workspaceId, session.id)
     // The ids of a session's batch before are pending too.
     if (allowed + denied > 0 && (known === undefined || known.ownerId !== ownerId)) {
@@ -160,18 +152,18 @@ export class Tracker {
 
   /**
    * Ends a part here: all that was tracked before `until`, and has no number yet, gets one, even if that is nothing.
-   * Returns undefined while too many such parts are sealed and not frozen.
+   * Returns undefined if too much is sealed that is not frozen yet.
    */
   seal(until: number): Flush | undefined {
-    const cuts = this.#sealed.filter(({ reportedUntil }) => reportedUntil !== undefined)
-    return cuts.length < CUTS ? this.#seal(until) : undefined
-  }
-
-  #seal(until?: number): Flush {
+    if (this.#sealed.length > 0 && (this.#sealed.length >= SEALED_PARTS || this.#heldRuns > SEALED_RUNS))
+      return undefined
     const part = this.#numbered(until)
     this.#sealed.push(part)
-    this.#sealedRuns += part.sessions.runs
     return part
+  }
+
+  get #heldRuns(): number {
+    return this.#sealed.reduce((sum, { sessions }) => sum + sessions.runs, this.#pending.sessions.runs)
   }
 
   /**
@@ -184,7 +176,6 @@ export class Tracker {
     if (sealed) {
       if (sealed.flushSeq > upTo) return undefined
       this.#frozen = this.#sealed.shift()
-      this.#sealedRuns -= sealed.sessions.runs
     } else if (pending && this.#pending.since !== undefined && this.pendingSeq <= upTo)
       this.#frozen = this.#numbered()
     return this.#frozen
@@ -242,11 +233,6 @@ export class Tracker {
   /** The number of the flush that carries, or will carry, the last log tracked. */
   get trackedSeq(): number {
     return this.#pending.since === undefined ? this.#lastFlushSeq : this.pendingSeq
-  }
-
-  /** The number of the last flush that was frozen. */
-  get frozenSeq(): number {
-    return this.#lastFlushSeq - this.#sealed.length
   }
 
   /** The number of the last flush that was settled. */

@@ -85,12 +85,25 @@ t.test('repetitions take no memory', async (t) => {
   t.equal(session.runs, 1)
 })
 
-t.test('many runs of one session make a flush due', async (t) => {
+t.test('many runs make a flush due, and more of them are refused', async (t) => {
   const one = new Sessions()
   for (let n = 0; n < 249; n++) one.add(one.find('w', 's'), runsOf({ allowed: [n * 2, n * 2 + 1] }))
   t.equal(one.isFlushDue, false)
   one.add(one.find('w', 's'), runsOf({ allowed: [1_000, 1_001] }))
-  t.equal(one.isFlushDue, true)
+  t.equal(one.isFlushDue, true, 'at 250 runs of one session')
+
+  const many = new Sessions()
+  const fill = (from: number, to: number) => {
+    for (let n = from; n < to; n++) many.add(many.find('w', `s${n}`), runsOf({ allowed: [0, 10] }))
+  }
+  fill(0, 19_999)
+  t.equal(many.isFlushDue, false)
+  fill(19_999, 20_000)
+  t.equal(many.isFlushDue, true, 'at 20,000 runs of all sessions')
+  fill(20_000, 99_999)
+  t.equal(many.isFull, false)
+  fill(99_999, 100_000)
+  t.equal(many.isFull, true, 'at 100,000 runs')
 })
 
 t.test('a session has another key in another workspace and under another key', async (t) => {

@@ -251,66 +251,20 @@ t.test('parts are sealed one after another, and handed out in that order', async
   t.hasStrict(tracker.nextFlush(), { flushSeq: 4, allowedRequests: 4, reportedUntil: undefined })
 })
 
-t.test('at most eight parts end where a period ends', async (t) => {
+t.test('what is sealed is bounded in parts and in runs of sessions', async (t) => {
   const { tracker } = setup()
   for (let n = 1; n <= 8; n++) t.equal(tracker.seal(n)?.flushSeq, n)
   t.equal(tracker.seal(9), undefined)
   tracker.nextFlush()
   t.equal(tracker.seal(9)?.flushSeq, 9)
-})
 
-t.test('a flush has at most 500 sessions while few wait, and ids of its own', async (t) => {
-  const { tracker } = setup()
-  const track = (session: number) =>
-    tracker.track(`w${session}`, 'o', 1, 0, { id: `s${session}`, numbers: runsOf({ allowed: [0, 1] }) })
-  for (let n = 0; n < 1_200; n++) track(n)
-  track(0)
-  t.equal(tracker.pendingSeq, 3)
-  t.equal(tracker.seal(1_000)?.flushSeq, 3)
-  t.equal(tracker.sessionRuns, 1_201)
-  const parts = [
-    { sessions: 500, period: 500 },
-    { sessions: 500, period: 1_000 },
-    { sessions: 201, period: 1_200 },
-  ]
-  for (const [index, { sessions, period }] of parts.entries()) {
-    t.strictSame(summary(tracker), {
-      flushSeq: index + 1,
-      own: [sessions, 1],
-      period: [period, 1],
-      requests: [0, 0],
-    })
-    t.equal(tracker.unsettled?.sessions.allowed, sessions)
-    t.equal(tracker.unsettled?.reportedUntil, index === 2 ? 1_000 : undefined)
-    t.equal(tracker.frozenSeq, index + 1)
-    settle(tracker, false)
-  }
-  t.equal(tracker.sessionRuns, 0)
-
-  for (let n = 0; n < 41 * 500; n++) track(n)
-  t.equal(tracker.pendingSeq, 4 + 40, 'no more than 40 of them wait')
-  t.ok(tracker.seal(2_000), 'but a period ends where it should')
-})
-
-t.test('many runs make a flush due, and more of them are refused', async (t) => {
-  const { tracker } = setup()
-  let sessions = 0
-  const fill = (runs: number) => {
-    while (tracker.sessionRuns < runs)
-      tracker.track('w', 'o', 1, 0, { id: `s${sessions++}`, numbers: runsOf({ allowed: [0, 1] }) })
-  }
-  fill(19_999)
-  t.equal(tracker.isFlushDue, false)
-  fill(20_000)
-  t.equal(tracker.isFlushDue, true)
-  t.equal(tracker.isFlushUrgent, true)
-  fill(99_999)
-  t.equal(tracker.isFullOfSessions, false)
-  fill(100_000)
-  t.equal(tracker.isFullOfSessions, true)
-  tracker.nextFlush()
-  t.equal(tracker.isFullOfSessions, false)
-  t.equal(tracker.sessionRuns, 99_500)
+  const { tracker: full } = setup()
+  const allowed = Array.from({ length: 2 * 20_001 }, (_, n) => n + (n >> 1))
+  full.track('w', 'o', 20_001, 0, { id: 's', numbers: runsOf({ allowed }) })
+  t.equal(full.seal(1)?.sessions.runs, 20_001, 'the first part, whatever it holds')
+  t.equal(full.seal(2), undefined)
+  full.nextFlush()
+  t.equal(full.seal(2)?.flushSeq, 2)
 })
 
 t.test('a part in which nothing was tracked can be sealed', async (t) => {
