@@ -11,37 +11,9 @@ KINDS['-'.charCodeAt(0)] = HYPHEN
 
 const LENGTH = 36
 
-/**
- * UUIDs that were read before, by a hash of their last bytes. Most come again with the next batch, and building a string
- * takes ten times as long as comparing it. About a megabyte when it is full.
- */
-const SLOTS = 16_384
-const recent: string[] = Array(SLOTS).fill('00000000-0000-0000-0000-000000000000')
-
 /** The UUID in lower case whose text these bytes are; undefined if they are none. */
 export function uuidAt(bytes: Buffer, start: number, end: number): string | undefined {
   if (end - start !== LENGTH) return undefined
-  const slot = slotOf(bytes, end)
-  const known = recent[slot] ?? ''
-  if (isAt(bytes, start, known)) return known
-  const id = parse(bytes, start, end)
-  if (id !== undefined) recent[slot] = id
-  return id
-}
-
-/** By four bytes, which are random in all versions of UUIDs. */
-function slotOf(bytes: Buffer, end: number): number {
-  let hash = 0
-  for (let at = end - 4; at < end; at++) hash = (Math.imul(hash, 67) + (bytes[at] ?? 0)) | 0
-  return hash & (SLOTS - 1)
-}
-
-function isAt(bytes: Buffer, start: number, id: string): boolean {
-  for (let n = 0; n < LENGTH; n++) if (bytes[start + n] !== id.charCodeAt(n)) return false
-  return true
-}
-
-function parse(bytes: Buffer, start: number, end: number): string | undefined {
   let kinds = 0
   for (let n = 0; n < LENGTH; n++) {
     const kind = KINDS[bytes[start + n] ?? 0] ?? 0
