@@ -136,11 +136,11 @@ export class Session {
   }
 
   get allowed(): number {
-    return at(this.#counts, ALLOWED)
+    return this.#counts[ALLOWED] ?? 0
   }
 
   get denied(): number {
-    return at(this.#counts, DENIED)
+    return this.#counts[DENIED] ?? 0
   }
 
   /** Adds numbers. Returns how many allowed and denied ones had arrived before. */
@@ -149,7 +149,7 @@ export class Session {
     if (first === undefined) return 0
     if (first < (this.#runs[this.#runs.length - 2] ?? 0)) return this.#merge(numbers)
     for (let i = 0; i < numbers.length; i += 3)
-      this.#append(this.#runs, at(numbers, i), at(numbers, i + 1), at(numbers, i + 2))
+      this.#append(this.#runs, numbers[i] ?? 0, numbers[i + 1] ?? 0, numbers[i + 2] ?? 0)
     return 0
   }
 
@@ -157,7 +157,7 @@ export class Session {
   toMultiranges(): Record<Decision, string> {
     const texts = ['', '', '']
     for (let i = 0; i < this.#runs.length; i += 3) {
-      const decision = at(this.#runs, i + 2)
+      const decision = this.#runs[i + 2] ?? SKIPPED
       const text = texts[decision] ?? ''
       texts[decision] = `${text}${text === '' ? '' : ','}[${this.#runs[i]},${this.#runs[i + 1]})`
     }
@@ -172,26 +172,32 @@ export class Session {
     this.#counts.fill(0)
     let repeated = 0
     let k = 0
-    const keep = () => {
-      this.#append(merged, at(known, k), at(known, k + 1), at(known, k + 2))
-      k += 3
-    }
     for (let i = 0; i < arriving.length; i += 3) {
-      const end = at(arriving, i + 1)
-      const decision = at(arriving, i + 2)
-      let next = at(arriving, i)
+      const end = arriving[i + 1] ?? 0
+      const decision = arriving[i + 2] ?? 0
+      let next = arriving[i] ?? 0
       while (next < end) {
-        while (k < known.length && at(known, k + 1) <= next) keep()
-        const isKnown = k < known.length && at(known, k) <= next
-        const stop = k < known.length ? Math.min(end, at(known, isKnown ? k + 1 : k)) : end
+        k = this.#keep(merged, k, next)
+        const knownFirst = known[k] ?? end
+        const isKnown = knownFirst <= next
+        const stop = Math.min(end, isKnown ? (known[k + 1] ?? end) : knownFirst)
         if (!isKnown) this.#append(merged, next, stop, decision)
         else if (decision !== SKIPPED) repeated += stop - next
         next = stop
       }
     }
-    while (k < known.length) keep()
+    this.#keep(merged, k, Number.POSITIVE_INFINITY)
     this.#runs = merged
     return repeated
+  }
+
+  /** Appends the known runs, from that index on, that end at or before `end`. Returns the index of the next one. */
+  #keep(merged: number[], from: number, end: number): number {
+    const known = this.#runs
+    let k = from
+    for (; k < known.length && (known[k + 1] ?? 0) <= end; k += 3)
+      this.#append(merged, known[k] ?? 0, known[k + 1] ?? 0, known[k + 2] ?? 0)
+    return k
   }
 
   /** Appends a run that begins at or after the end of the last one, and counts it. */
@@ -199,12 +205,6 @@ export class Session {
     const last = runs.length - 1
     if (runs[last] === decision && runs[last - 1] === first) runs[last - 1] = end
     else runs.push(first, end, decision)
-    this.#counts[decision] = at(this.#counts, decision) + end - first
+    this.#counts[decision] = (this.#counts[decision] ?? 0) + end - first
   }
-}
-
-function at(list: readonly number[], index: number): number {
-  const value = list[index]
-  if (value === undefined) throw new RangeError(`no number at ${index}`)
-  return value
 }

@@ -38,7 +38,7 @@ const rounds = Number(values.rounds)
 const sizes = values.logs === undefined ? [10, 100, 1_000] : [Number(values.logs)]
 /** Of the requests per second of Fastify without a schema, by logs. */
 const GOALS: Record<number, number> = { 10: 1, 100: 1.25, 1000: 1.8 }
-const WARM_SECONDS = 5
+const WARM_SECONDS = 10
 
 const machine = `${describeMachine()}; ${describePinning()}`
 const results: Record<string, unknown> = { machine, rounds }
