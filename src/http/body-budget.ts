@@ -9,10 +9,21 @@ interface Body {
   end(): void
 }
 
-/** All bodies in progress of one sender: a credential at an address. */
-interface Sender {
+/** Agents often share a credential, and behind a proxy an address; one of them can have many addresses. */
+export interface Sender {
+  readonly credential: string
+  readonly ip: string
+}
+
+/** All bodies in progress from one address with one credential. */
+interface Address {
   bytes: number
   bodies: Set<Body>
+}
+
+interface Credential {
+  bytes: number
+  addresses: Map<string, Address>
 }
 
 /** By which a body's reader accounts for it. */
@@ -24,13 +35,13 @@ export interface Held {
 }
 
 /**
- * When the bodies in progress exceed the limit, the largest body of the sender that holds most is ended, until they fit.
- * So each sender finds room for as much as any other one holds, and a small body finds room even if an attacker has its
- * sender's credential and address.
+ * When the bodies in progress exceed the limit, of the credential that holds most, and of its address that holds most, the
+ * largest body is ended, until they fit. So each credential finds room for as much as any other one holds, from however
+ * many addresses; and a small body finds room even if an attacker has its sender's credential and address.
  */
 export class BodyBudget {
   readonly #limit: number
-  readonly #senders = new Map<string, Sender>()
+  readonly #credentials = new Map<string, Credential>()
   #bytes = 0
 
   /** `limit` is in bytes, for all bodies together. */
@@ -43,19 +54,22 @@ export class BodyBudget {
     return this.#bytes
   }
 
-  /** Begins to account for a body of the sender of that name. `onEnd` is called if it must make room; it must then reject the request. */
-  open(name: string, onEnd: () => void): Held {
-    const sender = this.#senders.get(name) ?? { bytes: 0, bodies: new Set<Body>() }
-    this.#senders.set(name, sender)
+  /** Begins to account for a body. `onEnd` is called if it must make room; it must then reject the request. */
+  open({ credential: name, ip }: Sender, onEnd: () => void): Held {
+    const credential = this.#credentials.get(name) ?? { bytes: 0, addresses: new Map<string, Address>() }
+    const address = credential.addresses.get(ip) ?? { bytes: 0, bodies: new Set<Body>() }
+    this.#credentials.set(name, credential)
+    credential.addresses.set(ip, address)
     const set = (bytes: number) => {
-      sender.bytes += bytes - body.bytes
-      this.#bytes += bytes - body.bytes
-      body.bytes = bytes
+      const added = bytes - body.bytes
+      this.#bytes += added
+      for (const holder of [credential, address, body]) holder.bytes += added
     }
     const release = () => {
-      if (!sender.bodies.delete(body)) return
+      if (!address.bodies.delete(body)) return
       set(0)
-      if (sender.bodies.size === 0) this.#senders.delete(name)
+      if (address.bodies.size === 0) credential.addresses.delete(ip)
+      if (credential.addresses.size === 0) this.#credentials.delete(name)
     }
     const body: Body = {
       bytes: 0,
@@ -64,12 +78,12 @@ export class BodyBudget {
         onEnd()
       },
     }
-    sender.bodies.add(body)
+    address.bodies.add(body)
     return {
       hold: (bytes) => {
-        if (!sender.bodies.has(body)) return
+        if (!address.bodies.has(body)) return
         set(bytes + OVERHEAD_BYTES)
-        while (this.#bytes > this.#limit) largest(largest(this.#senders.values()).bodies).end()
+        while (this.#bytes > this.#limit) largest(this.#largestAddress().bodies).end()
       },
       release,
     }
@@ -77,8 +91,12 @@ export class BodyBudget {
 
   /** Ends all bodies of the sender that holds most. */
   shed(): void {
-    if (this.#senders.size === 0) return
-    for (const body of [...largest(this.#senders.values()).bodies]) body.end()
+    if (this.#credentials.size === 0) return
+    for (const body of [...this.#largestAddress().bodies]) body.end()
+  }
+
+  #largestAddress(): Address {
+    return largest(largest(this.#credentials.values()).addresses.values())
   }
 }
 

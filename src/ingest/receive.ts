@@ -11,7 +11,7 @@ import type { Socket } from 'node:net'
 import type { Readable } from 'node:stream'
 import { promisify } from 'node:util'
 import { gunzip, gunzipSync } from 'node:zlib'
-import type { BodyBudget, Held } from '../http/body-budget.js'
+import type { BodyBudget, Held, Sender } from '../http/body-budget.js'
 import { BodyTooLarge, InvalidGzip, Overloaded } from '../http/errors.js'
 import type { ReceivedBatch } from './batch.js'
 import { type Body, readBody } from './body.js'
@@ -25,10 +25,8 @@ const REST_MS = 100
 const gunzipInThread = promisify(gunzip)
 
 /** What there is of a request before its body. */
-interface Incoming {
+interface Incoming extends Sender {
   headers: IncomingHttpHeaders
-  credential: string | undefined
-  ip: string
   raw: { socket: Socket }
 }
 
@@ -61,7 +59,7 @@ export function receiver({ budget, turns, line, limit }: Receiving, parse: Parse
       done(error, batch)
     }
     const onHold = (bytes: number) => {
-      held ??= budget.open(senderOf(request), () => cancel(new Overloaded()))
+      held ??= budget.open(request, () => cancel(new Overloaded()))
       held.hold(bytes)
     }
     const parseNow = (bytesOf: () => Buffer) => {
@@ -75,14 +73,14 @@ export function receiver({ budget, turns, line, limit }: Receiving, parse: Parse
     }
     const parseInTurn = (bytesOf: (body: Body) => Buffer) =>
       new Promise<void>((resolve) => {
-        turns.take(senderOf(request), () => {
+        turns.take(request, () => {
           const body = waiting
           if (body) parseNow(() => bytesOf(body))
           resolve()
         })
       })
     const decompressInLine = () =>
-      line.take(senderOf(request), async () => {
+      line.take(request, async () => {
         if (!waiting) return
         try {
           const bytes = await decompressApart(Buffer.from(waiting.bytes()), limit)
@@ -124,11 +122,6 @@ function rest(socket: Socket): void {
     socket.pause()
     setTimeout(() => socket.resume(), REST_MS).unref()
   })
-}
-
-/** Agents often share a token, and behind a proxy they share an address. */
-function senderOf({ credential, ip }: Incoming): string {
-  return `${credential} ${ip}`
 }
 
 /** The encodings that were applied to the body, in order; identity is none. */

@@ -1,29 +1,40 @@
 // Lets expensive work take turns, so that neither other requests nor other senders wait for much of it.
 
-/** Work in the order in which it arrived, but of each sender in turn. */
+import type { Sender } from '../http/body-budget.js'
+
+/** Work in the order in which it arrived, but of each credential in turn, and of each of its addresses in turn. */
 class FairQueue<Work> {
-  /** By sender, in the order of their turns. */
-  readonly #queues = new Map<string, Work[]>()
+  /** By credential and address, in the order of their turns. */
+  readonly #queues = new Map<string, Map<string, Work[]>>()
 
   get isEmpty(): boolean {
     return this.#queues.size === 0
   }
 
-  push(sender: string, work: Work): void {
-    const queue = this.#queues.get(sender)
-    if (queue) queue.push(work)
-    else this.#queues.set(sender, [work])
+  push({ credential, ip }: Sender, work: Work): void {
+    const addresses = this.#queues.get(credential) ?? new Map<string, Work[]>()
+    const queue = addresses.get(ip) ?? []
+    queue.push(work)
+    this.#queues.set(credential, addresses.set(ip, queue))
   }
 
   shift(): Work | undefined {
-    for (const [sender, queue] of this.#queues) {
-      this.#queues.delete(sender)
-      const work = queue.shift()
-      if (queue.length > 0) this.#queues.set(sender, queue) // behind all others
-      return work
-    }
-    return undefined
+    const addresses = takeFirst(this.#queues)
+    const queue = addresses && takeFirst(addresses.value)
+    const work = queue?.value.shift()
+    // Behind all others.
+    if (queue && queue.value.length > 0) addresses.value.set(queue.key, queue.value)
+    if (addresses && addresses.value.size > 0) this.#queues.set(addresses.key, addresses.value)
+    return work
   }
+}
+
+function takeFirst<V>(map: Map<string, V>): { key: string; value: V } | undefined {
+  for (const [key, value] of map) {
+    map.delete(key)
+    return { key, value }
+  }
+  return undefined
 }
 
 /** How long work may take in a row, in milliseconds, before the event loop goes on. */
@@ -38,7 +49,7 @@ export class Turns {
   #isScheduled = false
 
   /** Runs `work`, which must not throw, later. */
-  take(sender: string, work: () => void): void {
+  take(sender: Sender, work: () => void): void {
     this.#queue.push(sender, work)
     this.#schedule()
   }
@@ -62,7 +73,7 @@ export class Line {
   #isRunning = false
 
   /** Runs `work`, whose promise must not reject, later. */
-  take(sender: string, work: () => Promise<void>): void {
+  take(sender: Sender, work: () => Promise<void>): void {
     this.#queue.push(sender, work)
     if (!this.#isRunning) void this.#run()
   }

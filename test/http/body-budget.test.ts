@@ -6,9 +6,17 @@ import { BodyBudget } from '../../src/http/body-budget.js'
 const KIB = 1024
 const LIMIT = 1024 * KIB
 
-function fill(budget: BodyBudget, credential: string, count: number, bytes: number, ended: string[] = []) {
+function fill(
+  budget: BodyBudget,
+  credential: string,
+  count: number,
+  bytes: number,
+  ended: string[] = [],
+  addressOf: (n: number) => string = () => '127.0.0.1',
+) {
   return Array.from({ length: count }, (_, n) => {
-    const held = budget.open(credential, () => void ended.push(`${credential} ${n}`))
+    const sender = { credential, ip: addressOf(n) }
+    const held = budget.open(sender, () => void ended.push(`${credential} ${n}`))
     held.hold(bytes)
     return held
   })
@@ -36,6 +44,21 @@ t.test('a sender finds room for as much as any other holds', async (t) => {
   t.notMatch(ended.join(), 'victim')
   fill(budget, 'attacker', 20, 16 * KIB, ended)
   t.notMatch(ended.join(), 'victim')
+})
+
+t.test('a credential finds no more room with many addresses, which share it', async (t) => {
+  const budget = new BodyBudget(LIMIT)
+  const ended: string[] = []
+  fill(budget, 'attacker', 40, 16 * KIB, ended, (n) => `2001:db8::${n}`)
+  fill(budget, 'victim', 3, 100 * KIB, ended)
+  t.ok(ended.length > 0)
+  t.notMatch(ended.join(), 'victim')
+
+  const busy = new BodyBudget(LIMIT)
+  const others: string[] = []
+  fill(busy, 'shared', 40, 16 * KIB, [], () => '203.0.113.1')
+  fill(busy, 'shared', 5, 16 * KIB, others, () => '203.0.113.2')
+  t.strictSame(others, [], 'of another address with the same credential')
 })
 
 t.test('a small body finds room, even if it has the credential of one that holds all', async (t) => {
