@@ -96,9 +96,11 @@ function packageOf(name: string): string {
 async function writeEntry(name: string): Promise<{ in: string; out: string }> {
   const path = join(ENTRIES, `${name}.mjs`)
   const { default: standard, ...others }: Record<string, unknown> = await import(name)
+  // Node.js 23 and later add 'module.exports' to what a CommonJS module exports.
+  const names = Object.keys(others).filter((name) => name !== 'module.exports')
   const lines = [
     `import * as all from '${name}'`,
-    `export const { ${Object.keys(others).join(', ')} } = all`,
+    `export const { ${names.join(', ')} } = all`,
     ...(standard === undefined ? [] : ['export default all.default']),
   ]
   await mkdir(dirname(path), { recursive: true })
