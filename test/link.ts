@@ -3,8 +3,8 @@
 // starts would spend.
 
 import { cp, mkdir, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
-import { fileURLToPath, pathToFileURL } from 'node:url'
+import { dirname, join, relative } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { build, type Plugin } from 'esbuild'
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url))
@@ -28,8 +28,9 @@ const TEST_SCOPE = '@tapjs'
 /** A static import of a package, as TypeScript writes it. */
 const PACKAGE_IMPORT = /^import [^'\n]+ from '([^.'][^']*)';$/gm
 
-/** Packages in CommonJS load the modules of Node.js with require(). */
-const REQUIRE = `import { createRequire as from } from 'node:module'; const require = from(import.meta.url);`
+/** Packages in CommonJS load the modules of Node.js with require(), and have no import.meta. */
+const BANNER = `import { createRequire as from } from 'node:module'
+const bundleUrl = import.meta.url; const require = from(bundleUrl);`
 
 export async function linkService(): Promise<void> {
   await rm(OUT, { recursive: true, force: true })
@@ -47,7 +48,7 @@ export async function linkService(): Promise<void> {
       ...PROGRAMS.map((name) => ({ in: join(BUILT, `${name}.js`), out: name })),
     ],
     outdir: OUT,
-    banner: { js: REQUIRE },
+    banner: { js: BANNER },
     bundle: true,
     splitting: true,
     external: NOT_LINKED,
@@ -65,17 +66,20 @@ export async function linkService(): Promise<void> {
     )
 }
 
-/** Writes into files that look for others next to them where they lie, since a bundle lies elsewhere. */
+/** Writes into files that look for others next to them where those lie, from OUT, in which the bundles are. */
 const knownPlaces: Plugin = {
   name: 'known places',
   setup({ onLoad }) {
     onLoad({ filter: /\/dist\/.*\.js$/ }, async ({ path }) => {
       if (!path.startsWith(BUILT)) return undefined
-      const url = pathToFileURL(path.replace(BUILT, OUT)).href
-      return { contents: (await readFile(path, 'utf8')).replaceAll('import.meta.url', JSON.stringify(url)) }
+      const url = `new URL(${JSON.stringify(relative(BUILT, path))}, bundleUrl).href`
+      return { contents: (await readFile(path, 'utf8')).replaceAll('import.meta.url', url) }
     })
     onLoad({ filter: /\/@fastify\/swagger-ui\/.*\.js$/ }, async ({ path }) => ({
-      contents: (await readFile(path, 'utf8')).replaceAll('__dirname', JSON.stringify(dirname(path))),
+      contents: (await readFile(path, 'utf8')).replaceAll(
+        '__dirname',
+        `require('node:url').fileURLToPath(new URL(${JSON.stringify(relative(OUT, dirname(path)))}, bundleUrl))`,
+      ),
     }))
   },
 }
