@@ -5,6 +5,7 @@ import type { SessionHash, Sessions } from './sessions.js'
 
 /** A row keeps so many of its highest holes; those below are closed. */
 export const MAX_HOLES = 5_000
+const HOLES = sql.raw(String(MAX_HOLES))
 /** A hole of more numbers is a jump: it is never reported missing. */
 export const MAX_HOLE_LENGTH = 1_000_000
 /** Sums of missing logs stop here, so that every reader of JSON can read them. */
@@ -26,7 +27,7 @@ export const hasOlderReplicas = sql`exists (
  * `received` with its lowest holes closed, and how many of their numbers at or above `from` were missing. Yields one
  * row (received, missing). `received` must be a column.
  */
-const closeHoles = (received: SQL, from: SQL, maxHoles = sql.raw(String(MAX_HOLES))) => sql`(
+const closeHoles = (received: SQL, from: SQL) => sql`(
   select
     case when cut is null then ${received} else ${received} + int8multirange(int8range(0, cut)) end as received,
     case when cut is null then 0 else (
@@ -38,8 +39,8 @@ const closeHoles = (received: SQL, from: SQL, maxHoles = sql.raw(String(MAX_HOLE
     select case when pg_column_size(${received}) > ${sql.raw(String(MAX_HOLES_BYTES))} then (
       select upper(run)
       from (select count(*) as runs from (select unnest(${received})) as unnested) as counted,
-        lateral (select unnest(${received}) as run offset greatest(runs - ${maxHoles} - 1, 0) limit 1) as last_closed
-      where runs > ${maxHoles}
+        lateral (select unnest(${received}) as run offset greatest(runs - ${HOLES} - 1, 0) limit 1) as last_closed
+      where runs > ${HOLES}
     ) end as cut
   ) as lowest_kept
   offset 0)`

@@ -9,7 +9,7 @@ import { sketchHash } from '../../src/counting/sketch.js'
 import { Tracker } from '../../src/counting/tracker.js'
 import { connectDatabase } from '../../src/database/client.js'
 import { migrate } from '../../src/database/migrate.js'
-import { DECISIONS } from '../../src/ingest/runs.js'
+import { ALLOWED, DENIED } from '../../src/ingest/runs.js'
 import { takeSnapshot } from '../../src/snapshots/snapshot.js'
 import { startPostgres } from '../helpers/postgres.js'
 import { describeMachine, median, ratio, row, runParts } from './harness.js'
@@ -17,9 +17,6 @@ import { describeMachine, median, ratio, row, runParts } from './harness.js'
 const key = Buffer.alloc(32, 3)
 const hashes = [sketchHash(key), sessionHash(key)] as const
 const ROUNDS = 15
-const ALLOWED = DECISIONS.indexOf('allowed')
-const DENIED = DECISIONS.indexOf('denied')
-
 console.log(describeMachine())
 const server = await startPostgres({ fsync: 'on', full_page_writes: 'on' })
 const database = connectDatabase({ target: { url: server.url }, poolMax: 2 })
