@@ -1,6 +1,6 @@
-// Gzip that takes long to decompress for its length.
+// Gzip that is expensive for its length: it takes long to decompress, or decompresses to much.
 
-import { crc32, deflateRawSync } from 'node:zlib'
+import { constants, crc32, deflateRawSync } from 'node:zlib'
 
 /** Each of them describes its codes and contains nothing: fields of bits, as [value, how many], lowest bit first. */
 const EMPTY_BLOCK: [number, number][] = [
@@ -28,13 +28,23 @@ export function gzipWithEmptyBlocks(content: Buffer, bytes: number): Buffer {
   const period = Buffer.alloc(bits.length)
   for (let n = 0; n < 8 * bits.length; n++)
     period.writeUInt8(period.readUInt8(n >> 3) | ((bits[n % bits.length] ?? 0) << (n & 7)), n >> 3)
+  const blocks = [...Array<Buffer>(Math.ceil(bytes / period.length)).fill(period), deflateRawSync(content)]
+  return gzipOf(blocks, crc32(content), content.length)
+}
+
+/** That many times 16 MiB of spaces, packed once: to pack 512 MiB takes seconds. */
+export function gzipOfSpaces(times: number): Buffer {
+  const spaces = Buffer.alloc(16 * 1024 * 1024, ' ')
+  const block = deflateRawSync(spaces, { level: 9, finishFlush: constants.Z_FULL_FLUSH })
+  let crc = 0
+  for (let n = 0; n < times; n++) crc = crc32(spaces, crc)
+  return gzipOf([...Array<Buffer>(times).fill(block), deflateRawSync('')], crc, times * spaces.length)
+}
+
+/** The last of the blocks ends the stream; the checksum and the length are those of what they contain. */
+function gzipOf(blocks: Buffer[], crc: number, length: number): Buffer {
   const trailer = Buffer.alloc(8)
-  trailer.writeUInt32LE(crc32(content), 0)
-  trailer.writeUInt32LE(content.length, 4)
-  return Buffer.concat([
-    Buffer.of(0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff),
-    ...Array(Math.ceil(bytes / period.length)).fill(period),
-    deflateRawSync(content),
-    trailer,
-  ])
+  trailer.writeUInt32LE(crc, 0)
+  trailer.writeUInt32LE(length, 4)
+  return Buffer.concat([Buffer.of(0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff), ...blocks, trailer])
 }

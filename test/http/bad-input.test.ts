@@ -3,9 +3,10 @@
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { request as httpRequest, type IncomingMessage } from 'node:http'
-import { constants, crc32, deflateRawSync, gzipSync } from 'node:zlib'
+import { gzipSync } from 'node:zlib'
 import t, { type Test } from 'tap'
 import { testDatabase } from '../helpers/database.js'
+import { gzipOfSpaces } from '../helpers/gzip.js'
 import { exchange, head } from '../helpers/raw.js'
 import { allowedLog, batch, json, logs, type Replica, startReplica } from '../helpers/replica.js'
 
@@ -303,19 +304,6 @@ t.test('bodies over the limit: plain, chunked or after decompression', async (t)
     { BODY_LIMIT_BYTES },
   )
 })
-
-/** That many times 16 MiB of spaces, packed once: to pack 512 MiB takes seconds. */
-function gzipOfSpaces(times: number): Buffer {
-  const spaces = Buffer.alloc(16 * 1024 * 1024, ' ')
-  const block = deflateRawSync(spaces, { level: 9, finishFlush: constants.Z_FULL_FLUSH })
-  const trailer = Buffer.alloc(8)
-  let crc = 0
-  for (let n = 0; n < times; n++) crc = crc32(spaces, crc)
-  trailer.writeUInt32LE(crc)
-  trailer.writeUInt32LE(times * spaces.length, 4)
-  const head = gzipSync('').subarray(0, 10)
-  return Buffer.concat([head, ...Array<Buffer>(times).fill(block), deflateRawSync(''), trailer])
-}
 
 t.test('a gzip bomb is rejected at the limit, not decompressed', async (t) => {
   const bomb = gzipOfSpaces(32)
