@@ -122,7 +122,7 @@ function createMetrics() {
     snapshots: new Counter({
       registers,
       name: 'boundary_usage_snapshots_total',
-      help: 'Attempts to take a snapshot, by trigger and result; not_due: the period had already been recorded.',
+      help: 'Attempts to take a snapshot, by trigger and result; not_due: the period had already been recorded; early: it has not ended by the clock of the database.',
       labelNames: ['trigger', 'result'],
     }),
     snapshotDuration: new Histogram({

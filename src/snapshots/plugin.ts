@@ -137,6 +137,7 @@ export default fp<{ config: Config; timing: Timing }>(
       const outcome = await take('schedule', boundary, Math.min(graceMs, reporting.scheduledGraceMs))
       if (outcome.result === 'taken') await reporting.end('taken', boundary)
       if (outcome.result === 'not_due') reporting.release('taken', boundary)
+      if (outcome.result === 'early') reporting.release('released', boundary)
       return outcome
     }
 

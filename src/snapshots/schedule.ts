@@ -59,7 +59,7 @@ export class Schedule {
       }
       try {
         const { result } = await attempt(boundary)
-        if (result === 'busy') retryAt = performance.now() + checkMs
+        if (result === 'busy' || result === 'early') retryAt = performance.now() + checkMs
         else this.#recordedUntil = boundary
         failures = 0
       } catch (error) {

@@ -52,8 +52,10 @@ export type SnapshotOutcome =
   | { result: 'taken'; snapshot: Snapshot }
   /** Another snapshot is being taken. */
   | { result: 'busy' }
-  /** A period that ends at the requested boundary or later is already recorded, or the boundary is in the future. */
+  /** A period that ends at the requested boundary or later is already recorded. */
   | { result: 'not_due' }
+  /** The boundary is in the future: the database's clock has been set back, or is another one's after a failover. */
+  | { result: 'early' }
   /** Another snapshot was taken since the end of the period was fixed: a later end is needed. */
   | { result: 'overtaken' }
 
@@ -92,9 +94,10 @@ export async function takeSnapshot(db: Db, request: SnapshotRequest): Promise<Sn
     const until = request.until ?? now.getTime()
     const periodEnd = new Date(until)
     const aheadMs = until - now.getTime()
-    if (request.trigger === 'schedule' && (periodEnd <= periodStart || aheadMs > MAX_AHEAD_MS))
-      return { result: 'not_due' }
-    if (periodEnd <= periodStart) {
+    if (request.trigger === 'schedule') {
+      if (periodEnd <= periodStart) return { result: 'not_due' }
+      if (aheadMs > MAX_AHEAD_MS) return { result: 'early' }
+    } else if (periodEnd <= periodStart) {
       if (now > periodStart) return { result: 'overtaken' }
       // The database's clock has been set back, for example by a failover. Periods stay in order nevertheless.
       periodEnd.setTime(periodStart.getTime() + 1)

@@ -60,6 +60,15 @@ t.test('the schedule checks again after a failure, and when another replica hold
   t.ok(last && last.at >= last.boundary)
 })
 
+t.test('a boundary that is too early is tried again', async (t) => {
+  const early = async () => ({ result: 'early' }) as const
+  const { attempts } = await run([early, early, async () => ({ result: 'not_due' })], { intervalMs: 1e9 })
+  t.strictSame(
+    attempts.map(({ boundary }) => boundary),
+    [0, 0, 0],
+  )
+})
+
 t.test(
   'a replica that does not go first checks a moment later, unless the snapshot was announced',
   async (t) => {

@@ -128,6 +128,25 @@ t.test('a scheduled period ends at the boundary of the interval, by the clock of
   )
 })
 
+t.test(
+  'a boundary that the clock of the database has not reached is early, and is taken once it has',
+  async (t) => {
+    const { database, sql } = await testDatabase(t)
+    await use(database, 1, 0)
+    await sql`update boundary_usage_replicas set started_at = now() - interval '3 hours'`
+    const scheduled = (until: number) => ({ trigger: 'schedule', reportedBy: replicaId, until }) as const
+    t.hasStrict(
+      await database.run((db) => takeSnapshot(db, scheduled(Date.now() + 3_600_000))),
+      { result: 'early' },
+      'so the schedule tries again',
+    )
+    const soon = Date.now() + 100
+    const snapshot = taken(await database.run((db) => takeSnapshot(db, scheduled(soon))))
+    t.equal(snapshot.period_end.getTime(), soon)
+    t.ok(snapshot.taken_at.getTime() >= soon, 'it waits for a boundary that is near')
+  },
+)
+
 t.test('a manual snapshot after a boundary takes the place of the scheduled one', async (t) => {
   const { database, sql } = await testDatabase(t)
   await use(database, 1, 0)
