@@ -8,6 +8,7 @@ import type { DistinctIds } from './distinct-ids.js'
 import { ledgerOf, MAX_SUM } from './ledger.js'
 import { beat, type Replica } from './replica.js'
 import { SKETCH_BITS } from './sketch.js'
+import { MANY_RUNS } from './stored-runs.js'
 import type { Flush } from './tracker.js'
 
 const SKETCH = sql.raw(String(SKETCH_BITS))
@@ -19,6 +20,8 @@ export interface FlushOutcome {
   readonly newPeriod: boolean
   /** Logs that had been counted before; 0 if an earlier attempt counted them. */
   readonly duplicates: number
+  /** How many runs the ledger has of a session, by its key, where they are many. */
+  readonly storedRuns?: Readonly<Record<string, number>> | undefined
 }
 
 /**
@@ -40,6 +43,7 @@ export async function applyFlush(db: Executor, replica: Replica, flush: Flush): 
       result: 'applied',
       newPeriod: full.firstFlushSeq === flush.flushSeq,
       duplicates: full.duplicates,
+      storedRuns: full.storedRuns,
     }
 
   // Without a row, a snapshot has deleted it since, and the next flush opens a period by itself.
@@ -69,16 +73,17 @@ function addedBy(replica: Replica, flush: Flush, fence: SQL): SQL {
   if (sessions.size === 0)
     return sql`${held}, added as (
       select replica_id, ${allowedRequests}::bigint as allowed, ${deniedRequests}::bigint as denied,
-        0::bigint as duplicates, 0::bigint as missing, 0::bigint as recovered
+        0::bigint as duplicates, 0::bigint as missing, 0::bigint as recovered, null::jsonb as stored_runs
       from fence
     )`
   const { allowed, denied, repeated } = sessions
   return sql`${held}, ${ledgerOf(sessions, flush.keyOf)}, added as (
       select replica_id, ${allowedRequests}::bigint + allowed as allowed, ${deniedRequests}::bigint + denied as denied,
-        ${allowed + denied + repeated}::bigint - allowed - denied as duplicates, missing, recovered
+        ${allowed + denied + repeated}::bigint - allowed - denied as duplicates, missing, recovered, stored_runs
       from fence, (
         select sum(added_allowed)::bigint as allowed, sum(added_denied)::bigint as denied,
-          least(sum(added_missing), ${MAX_SUM})::bigint as missing, sum(added_recovered)::bigint as recovered
+          least(sum(added_missing), ${MAX_SUM})::bigint as missing, sum(added_recovered)::bigint as recovered,
+          jsonb_object_agg(session_key, runs) filter (where runs >= ${sql.raw(String(MANY_RUNS))}) as stored_runs
         from ledger) as sums
     )`
 }
@@ -92,7 +97,7 @@ async function applyFull(
   db: Executor,
   replica: Replica,
   flush: Flush,
-): Promise<{ firstFlushSeq: number; duplicates: number } | undefined> {
+): Promise<({ firstFlushSeq: number } & Added) | undefined> {
   const reportedUntil = timeOf(flush.reportedUntil)
   const sketch = (ids: DistinctIds) => sql`${ids.toSketch().toBitString()}::varbit::bit(${SKETCH})`
   const fence = sql`
@@ -106,7 +111,7 @@ async function applyFull(
           reported_until = coalesce(excluded.reported_until, replica.reported_until), has_ledger = true
         where replica.last_flush_seq < excluded.last_flush_seq
       returning replica_id`
-  const [row] = await db.execute<{ first_flush_seq: string; duplicates: string }>(sql`
+  const [row] = await db.execute<{ first_flush_seq: string } & AddedRow>(sql`
     with ${addedBy(replica, flush, fence)}
     insert into boundary_usage_stats as stats
       (replica_id, unique_workspaces_count, unique_users_count, allowed_requests, denied_requests,
@@ -127,8 +132,9 @@ async function applyFull(
       workspaces_sketch = stats.workspaces_sketch | excluded.workspaces_sketch,
       users_sketch = stats.users_sketch | excluded.users_sketch,
       updated_at = excluded.updated_at
-    returning first_flush_seq, (select duplicates from added) as duplicates`)
-  return row && { firstFlushSeq: Number(row.first_flush_seq), duplicates: Number(row.duplicates) }
+    returning first_flush_seq, (select duplicates from added) as duplicates,
+      (select stored_runs from added) as stored_runs`)
+  return row && { firstFlushSeq: Number(row.first_flush_seq), ...toAdded(row) }
 }
 
 /**
@@ -136,11 +142,7 @@ async function applyFull(
  * If a snapshot is deleting that row, the statement waits, finds no row and leaves the fence where it is; a later
  * snapshot waits for this statement.
  */
-async function applyLean(
-  db: Executor,
-  replica: Replica,
-  flush: Flush,
-): Promise<{ duplicates: number } | undefined> {
+async function applyLean(db: Executor, replica: Replica, flush: Flush): Promise<Added | undefined> {
   const fence = sql`
       update boundary_usage_replicas as replica
       set last_flush_seq = ${flush.flushSeq}::bigint, last_flush_at = now(),
@@ -148,7 +150,7 @@ async function applyLean(
       from held
       where replica.replica_id = held.replica_id and replica.last_flush_seq < ${flush.flushSeq}::bigint
       returning replica.replica_id`
-  const [row] = await db.execute<{ duplicates: string }>(sql`
+  const [row] = await db.execute<AddedRow>(sql`
     with ${addedBy(replica, flush, fence)}
     update boundary_usage_stats as stats set
       allowed_requests = stats.allowed_requests + added.allowed,
@@ -159,6 +161,13 @@ async function applyLean(
       updated_at = now()
     from added
     where stats.replica_id = added.replica_id
-    returning added.duplicates`)
-  return row && { duplicates: Number(row.duplicates) }
+    returning added.duplicates, added.stored_runs`)
+  return row && toAdded(row)
+}
+
+type AddedRow = { duplicates: string; stored_runs: Record<string, number> | null }
+type Added = Required<Pick<FlushOutcome, 'duplicates' | 'storedRuns'>>
+
+function toAdded({ duplicates, stored_runs }: AddedRow): Added {
+  return { duplicates: Number(duplicates), storedRuns: stored_runs ?? {} }
 }

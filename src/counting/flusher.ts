@@ -232,7 +232,7 @@ export class Flusher {
       onAttempt?.({ result: 'failed', error }, seconds(), flush)
       throw error
     }
-    tracker.settle(flush, outcome.newPeriod)
+    tracker.settle(flush, outcome.newPeriod, outcome.storedRuns)
     this.#failures = 0
     this.#commits.get(flush.flushSeq)?.resolve()
     const isReported = ({ seq = Number.POSITIVE_INFINITY }: Cut) => seq <= flush.flushSeq

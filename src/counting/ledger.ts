@@ -12,8 +12,10 @@ export const MAX_HOLE_LENGTH = 1_000_000
 export const MAX_SUM = sql.raw(`${Number.MAX_SAFE_INTEGER}::bigint`)
 /** A session whose first number is at least this was forgotten, or is older than the ledger. */
 const FORGOTTEN_FROM = 1_000
-/** PostgreSQL stores a run in 21 bytes: a smaller multirange has no more runs than the row may keep. */
-const MAX_HOLES_BYTES = 21 * MAX_HOLES
+/** PostgreSQL stores a multirange in so many bytes for each run, and some more. */
+const RUN_BYTES = 21
+/** A smaller multirange has no more runs than the row may keep. */
+const MAX_HOLES_BYTES = RUN_BYTES * MAX_HOLES
 
 /** How many numbers a multirange has. */
 export const sizeOf = (numbers: SQL) =>
@@ -113,7 +115,8 @@ export function ledgerOf(sessions: Sessions, keyOf: SessionHash): SQL {
             offset 0
           ) as merged, lateral ${closeHoles(sql`merged.received`, from)} as kept
         )
-      returning added_allowed, added_denied, added_missing, added_recovered
+      returning added_allowed, added_denied, added_missing, added_recovered, session_key,
+        pg_column_size(received) / ${sql.raw(String(RUN_BYTES))} as runs
     )`
 }
 
@@ -122,8 +125,10 @@ function toJson(sessions: Sessions, keyOf: SessionHash): string {
   const members: string[] = []
   for (const session of sessions) {
     const { allowed, denied, skipped } = session.toMultiranges()
-    const key = keyOf(session.workspaceId, session.sessionId)
-    members.push(`"${key}":["${allowed}","${denied}","${skipped}",${session.allowed},${session.denied}]`)
+    session.key ??= keyOf(session.workspaceId, session.sessionId)
+    members.push(
+      `"${session.key}":["${allowed}","${denied}","${skipped}",${session.allowed},${session.denied}]`,
+    )
   }
   return `{${members.join(',')}}`
 }

@@ -10,8 +10,8 @@ import { DatabaseUnavailable, OutcomeUnknown, TooManySessions } from '../http/er
 import { outageLog } from '../log.js'
 import type { Timing } from '../timing.js'
 import { version } from '../version.js'
+import { CostShares } from './cost-shares.js'
 import { applyFlush, type FlushOutcome } from './flush.js'
-import { RunShares } from './cost-shares.js'
 import { CommitTimeoutError, Flusher } from './flusher.js'
 import { type Kind, NewIds } from './new-ids.js'
 import { type Replica, recordStop } from './replica.js'
@@ -75,7 +75,7 @@ export default fp<{ config: Config; timing: Timing }>(
     /** Without tokens, all clients are one: each could have many addresses. */
     const open = isOpen(config)
 
-    const shares = new RunShares()
+    const shares = new CostShares()
 
     const closing = new AbortController()
     const failures = outageLog(app.log, 'error', 'flush failed: it will be retried', 'flushes work again')
@@ -149,11 +149,11 @@ export default fp<{ config: Config; timing: Timing }>(
       const sender = session && !open ? (credential ?? workspaceId) : undefined
       if (session && tracker.isFullOfSessions) throw new TooManySessions()
       if (sender !== undefined) {
-        if (tracker.sessionRuns === 0) shares.forget()
+        if (tracker.sessionCost === 0) shares.forget()
         if (shares.isUsedUp(sender)) throw new TooManySessions()
       }
       tracker.track(workspaceId, ownerId, allowed, denied, session, (kind) => admit(credential, kind))
-      if (sender !== undefined) shares.add(sender, tracker.sessionRuns)
+      if (sender !== undefined) shares.add(sender, tracker.sessionCost)
       if (tracker.isFlushDue) flusher.hurry()
     }
 

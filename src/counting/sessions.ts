@@ -2,6 +2,7 @@
 
 import { ALLOWED, DENIED, type Decision, type Runs, SKIPPED } from '../ingest/runs.js'
 import { hmac } from './hmac.js'
+import { StoredRuns } from './stored-runs.js'
 
 /**
  * The first 16 bytes of an HMAC-SHA-256 under the deployment's key, as a UUID. The workspace is part of the key, so that
@@ -29,6 +30,8 @@ const SOFT_RUNS = 20_000
  * one run takes the database 2 s, and one of 1,000 sessions of 100 runs 0.3 s: less than half of statement_timeout.
  */
 const HARD_RUNS = 100_000
+/** The statement takes 5 µs for each run that the ledger has of its sessions: so many take as long as a session of one run. */
+const STORED_RUNS_PER_RUN = 4
 /** One sender may fill at most this part, so that none keeps the sessions of all others out. */
 export const SENDER_RUNS = 0.75 * HARD_RUNS
 
@@ -36,19 +39,32 @@ export class Sessions {
   readonly #sessions = new Map<string, Session>()
   /** Sessions whose id was another workspace's before, by both ids. */
   readonly #namesakes = new Map<string, Session>()
+  readonly #stored: StoredRuns
   #runs = 0
+  #storedRuns = 0
   #mostRuns = 0
   #allowed = 0
   #denied = 0
   #repeated = 0
 
+  constructor(stored = new StoredRuns()) {
+    this.#stored = stored
+  }
+
   /** The session of that id, which is added if it is new. */
   find(workspaceId: string, sessionId: string): Session {
     const first = this.#sessions.get(sessionId)
-    if (first === undefined) return addSession(this.#sessions, sessionId, workspaceId, sessionId)
+    if (first === undefined) return this.#insert(this.#sessions, sessionId, workspaceId, sessionId)
     if (first.workspaceId === workspaceId) return first
     const id = workspaceId + sessionId
-    return this.#namesakes.get(id) ?? addSession(this.#namesakes, id, workspaceId, sessionId)
+    return this.#namesakes.get(id) ?? this.#insert(this.#namesakes, id, workspaceId, sessionId)
+  }
+
+  #insert(sessions: Map<string, Session>, key: string, workspaceId: string, sessionId: string): Session {
+    const session = new Session(workspaceId, sessionId)
+    sessions.set(key, session)
+    this.#storedRuns += this.#stored.of(workspaceId, sessionId)
+    return session
   }
 
   /** Adds the numbers of a batch; those that arrived before keep their first decision. */
@@ -74,6 +90,11 @@ export class Sessions {
     return this.#runs
   }
 
+  /** What their flush costs the database, in runs: theirs, and those that the ledger is known to have of the same sessions. */
+  get cost(): number {
+    return this.#runs + this.#storedRuns / STORED_RUNS_PER_RUN
+  }
+
   /** Allowed logs, each number once. */
   get allowed(): number {
     return this.#allowed
@@ -91,29 +112,18 @@ export class Sessions {
 
   /** Whether a flush is due, so that neither merging batches nor the flush takes long. */
   get isFlushDue(): boolean {
-    return this.#mostRuns >= SOFT_SESSION_RUNS || this.#runs >= SOFT_RUNS
+    return this.#mostRuns >= SOFT_SESSION_RUNS || this.isFlushUrgent
   }
 
   /** Whether a flush is due that nothing may delay: if it waited for long, batches would be refused. */
   get isFlushUrgent(): boolean {
-    return this.#runs >= SOFT_RUNS
+    return this.#runs >= SOFT_RUNS || this.isFull
   }
 
   /** Whether one flush could not carry more. */
   get isFull(): boolean {
-    return this.#runs >= HARD_RUNS
+    return this.cost >= HARD_RUNS
   }
-}
-
-function addSession(
-  sessions: Map<string, Session>,
-  key: string,
-  workspaceId: string,
-  sessionId: string,
-): Session {
-  const session = new Session(workspaceId, sessionId)
-  sessions.set(key, session)
-  return session
 }
 
 /** The numbers of one session. */
@@ -121,6 +131,8 @@ export class Session {
   #runs: number[] = []
   readonly #counts = [0, 0, 0]
 
+  /** Its key in the ledger, once a flush has been written. */
+  key: string | undefined
   readonly workspaceId: string
   readonly sessionId: string
   /** The owner of its last batch whose ids all joined the distinct counts. */

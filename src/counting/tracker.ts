@@ -4,6 +4,7 @@ import type { Runs } from '../ingest/runs.js'
 import { DistinctIds } from './distinct-ids.js'
 import { type SessionHash, Sessions } from './sessions.js'
 import type { SketchHash } from './sketch.js'
+import { StoredRuns } from './stored-runs.js'
 
 /** What one flush carries. Its content never changes, so it can be attempted again under the same number. */
 export interface Flush {
@@ -60,6 +61,7 @@ export class Tracker {
   /** In the order of their numbers. */
   #sealed: Flush[] = []
   #frozen: Flush | undefined
+  readonly #storedRuns = new StoredRuns()
   #lastFlushSeq = 0
   #hash: SketchHash | undefined
   #sessionHash: SessionHash | undefined
@@ -107,9 +109,9 @@ export class Tracker {
     return this.#pending.sessions.isFull
   }
 
-  /** Runs of sessions since the last flush was frozen. */
-  get sessionRuns(): number {
-    return this.#pending.sessions.runs
+  /** What the sessions since the last flush was frozen cost the database, in runs. */
+  get sessionCost(): number {
+    return this.#pending.sessions.cost
   }
 
   /**
@@ -210,10 +212,14 @@ export class Tracker {
     return this.#sessionHash(workspaceId, sessionId)
   }
 
-  /** Discards the flush, which the database has applied. `newPeriod`: it opened a period there. */
-  settle(flush: Flush, newPeriod: boolean): void {
+  /**
+   * Discards the flush, which the database has applied. `newPeriod`: it opened a period there. `storedRuns`: how many runs
+   * the ledger has of its sessions, by their key, where they are many.
+   */
+  settle(flush: Flush, newPeriod: boolean, storedRuns?: Readonly<Record<string, number>>): void {
     if (flush !== this.#frozen) throw new Error(`flush ${flush.flushSeq} is not the unsettled one`)
     this.#frozen = undefined
+    if (storedRuns) this.#storedRuns.learn(flush.sessions, storedRuns)
     if (!newPeriod) return
     let ids = this.#noIds(flush)
     this.#sealed = this.#sealed.map((part) => {
@@ -296,7 +302,7 @@ export class Tracker {
       hasNewIds: false,
       allowed: 0,
       denied: 0,
-      sessions: new Sessions(),
+      sessions: new Sessions(this.#storedRuns),
       since: undefined,
     }
   }

@@ -144,7 +144,7 @@ t.test("a flush that meets a snapshot's uncommitted delete opens a new period", 
     flushing = database.run((db) => applyFlush(db, replica, second))
     await untilBlocked(sql)
   })
-  t.strictSame(await flushing, { result: 'applied', newPeriod: true, duplicates: 0 })
+  t.strictSame(await flushing, { result: 'applied', newPeriod: true, duplicates: 0, storedRuns: {} })
   const [row] =
     await sql`select unique_workspaces_count, allowed_requests, first_flush_seq from boundary_usage_stats`
   t.strictSame({ ...row }, { unique_workspaces_count: '1', allowed_requests: '10', first_flush_seq: '2' })
@@ -180,7 +180,7 @@ t.test('a flush without new ids adds to the counters and keeps the sketches', as
     const flush = nextFlush(tracker)
     t.equal(flush.hasNewIds, n === 1)
     const outcome = await database.run((db) => applyFlush(db, replica, flush))
-    t.strictSame(outcome, { result: 'applied', newPeriod: n === 1, duplicates: 0 })
+    t.strictSame(outcome, { result: 'applied', newPeriod: n === 1, duplicates: 0, storedRuns: {} })
     tracker.settle(flush, outcome.newPeriod)
     if (n > 1) t.strictSame(await sketches(), before)
   }
@@ -208,10 +208,10 @@ t.test('ids of the previous period set their bits again in the next', async (t) 
   await flushNext()
   await database.run((db) => takeSnapshot(db, { trigger: 'manual', reportedBy: replica.replicaId }))
   tracker.track('w', 'o', 1, 0)
-  t.strictSame(await flushNext(), { result: 'applied', newPeriod: true, duplicates: 0 })
+  t.strictSame(await flushNext(), { result: 'applied', newPeriod: true, duplicates: 0, storedRuns: {} })
   t.equal(await bits(), 2)
   tracker.track('w', 'o', 1, 0)
-  t.strictSame(await flushNext(), { result: 'applied', newPeriod: false, duplicates: 0 })
+  t.strictSame(await flushNext(), { result: 'applied', newPeriod: false, duplicates: 0, storedRuns: {} })
   t.equal(await bits(), 2)
 })
 
@@ -255,7 +255,7 @@ t.test("a lean flush that meets a snapshot's uncommitted delete opens a new peri
     flushing = database.run((db) => applyFlush(db, replica, flush))
     await untilBlocked(sql)
   })
-  t.strictSame(await flushing, { result: 'applied', newPeriod: true, duplicates: 0 })
+  t.strictSame(await flushing, { result: 'applied', newPeriod: true, duplicates: 0, storedRuns: {} })
   const [row] = await sql`select allowed_requests::int as allowed, bit_count(users_sketch)::int as bits
     from boundary_usage_stats`
   t.strictSame({ ...row }, { allowed: 5, bits: 1 })

@@ -13,13 +13,37 @@ t.test('a number counts once, for the decision that arrived first, in both forms
   const { database, sql } = await testDatabase(t)
   const one = newReplica(database)
   one.track('s', { allowed: [0, 5], denied: [5, 7], skipped: [7, 8] })
-  t.strictSame(await one.flush(), { result: 'applied', newPeriod: true, duplicates: 0, form: 'full' })
+  t.strictSame(await one.flush(), {
+    result: 'applied',
+    newPeriod: true,
+    duplicates: 0,
+    storedRuns: {},
+    form: 'full',
+  })
   one.track('s', { allowed: [3, 10], denied: [10, 11] })
-  t.strictSame(await one.flush(), { result: 'applied', newPeriod: false, duplicates: 5, form: 'lean' })
+  t.strictSame(await one.flush(), {
+    result: 'applied',
+    newPeriod: false,
+    duplicates: 5,
+    storedRuns: {},
+    form: 'lean',
+  })
   one.track('s', { allowed: [0, 2], denied: [20, 22] }, 'another user')
-  t.strictSame(await one.flush(), { result: 'applied', newPeriod: false, duplicates: 2, form: 'full' })
+  t.strictSame(await one.flush(), {
+    result: 'applied',
+    newPeriod: false,
+    duplicates: 2,
+    storedRuns: {},
+    form: 'full',
+  })
   one.track('s', { skipped: [0, 30] })
-  t.strictSame(await one.flush(), { result: 'applied', newPeriod: false, duplicates: 0, form: 'lean' })
+  t.strictSame(await one.flush(), {
+    result: 'applied',
+    newPeriod: false,
+    duplicates: 0,
+    storedRuns: {},
+    form: 'lean',
+  })
   t.strictSame(await sums(sql), { allowed: 7, denied: 5, duplicates: 7, missing: 0, recovered: 0 })
   t.strictSame(await sessionOf(sql, 's'), { received: '{[0,30)}', counted_from: 0, told_to: 0 })
 })
@@ -170,6 +194,26 @@ t.test('numbers of many runs that arrive for a known session close holes by what
   t.strictSame(await sums(sql), { allowed: 6_013, denied: 0, duplicates: 0, missing: closed, recovered: 0 })
   one.track('s', { allowed: [0, 12_100] })
   t.equal((await one.flush()).duplicates, 6_013 + closed)
+})
+
+t.test('a flush tells which of its sessions have many runs in the ledger, in both forms', async (t) => {
+  const { database } = await testDatabase(t)
+  const one = newReplica(database)
+  const other = newReplica(database)
+  const runs = (from: number, to: number) => {
+    const allowed: number[] = []
+    for (let n = from; n < to; n++) allowed.push(2 * n, 2 * n + 1)
+    return { allowed }
+  }
+  one.track('few', runs(0, 19))
+  one.track('many', runs(0, 20))
+  t.hasStrict(await one.flush(), { form: 'full', storedRuns: { [keyOf('w', 'many')]: 20 } })
+  one.track('few', runs(20, 21))
+  t.hasStrict(await one.flush(), { form: 'lean', storedRuns: { [keyOf('w', 'few')]: 20 } })
+  other.track('many', runs(20, 4_000))
+  t.hasStrict(await other.flush(), { storedRuns: { [keyOf('w', 'many')]: 4_000 } })
+  other.track('many', { allowed: [0, 8_000] })
+  t.strictSame((await other.flush()).storedRuns, {})
 })
 
 t.test('a closed hole is not missing if it was told before, or is a jump', async (t) => {

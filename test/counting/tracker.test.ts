@@ -267,6 +267,38 @@ t.test('what is sealed is bounded in parts and in runs of sessions', async (t) =
   t.equal(full.seal(2)?.flushSeq, 2)
 })
 
+t.test('a session costs a flush also the runs that the ledger is known to have of it', async (t) => {
+  const tracker = newTracker()
+  const track = (session: string) =>
+    tracker.track('w', 'u', 1, 0, { id: session, numbers: runsOf({ allowed: [0, 1] }) })
+  const settleWith = (storedRuns?: Record<string, number>) => {
+    const flush = tracker.nextFlush()
+    for (const session of flush?.sessions ?? []) session.key = session.sessionId
+    if (flush) tracker.settle(flush, false, storedRuns)
+  }
+  track('a')
+  track('b')
+  t.equal(tracker.sessionCost, 2)
+  settleWith({ a: 5_000 })
+  track('a')
+  track('b')
+  track('a')
+  t.equal(tracker.sessionCost, 2 + 1_250, 'a quarter of them')
+  settleWith()
+  track('a')
+  t.equal(tracker.sessionCost, 1 + 1_250, 'if the response was lost, what was known before')
+  t.equal(tracker.isFlushDue, false, 'they make no flush due')
+  settleWith({})
+  track('a')
+  t.equal(tracker.sessionCost, 1, 'until its holes are filled')
+  settleWith({ a: 399_992 })
+  track('a')
+  t.equal(tracker.isFullOfSessions, false)
+  track('b')
+  t.equal(tracker.isFullOfSessions, true)
+  t.equal(tracker.isFlushUrgent, true, 'but for one that could not carry more')
+})
+
 t.test('a part in which nothing was tracked can be sealed', async (t) => {
   const { tracker } = setup()
   t.hasStrict(tracker.seal(5_000), { flushSeq: 1, since: undefined, allowedRequests: 0 })

@@ -72,9 +72,9 @@ async function checkPeriod(t: Test, database: Database, sql: postgres.Sql): Prom
   outcomes.push(await flushNext(database, tracker, replica, 2))
   outcomes.push(await flushNext(database, tracker, replica, 2))
   t.strictSame(outcomes, [
-    { result: 'applied', newPeriod: true, duplicates: 0 },
-    { result: 'applied', newPeriod: false, duplicates: 0 },
-    { result: 'applied', newPeriod: false, duplicates: 0 },
+    { result: 'applied', newPeriod: true, duplicates: 0, storedRuns: {} },
+    { result: 'applied', newPeriod: false, duplicates: 0, storedRuns: {} },
+    { result: 'applied', newPeriod: false, duplicates: 0, storedRuns: {} },
   ])
 
   const counts = {

@@ -23,7 +23,7 @@ export function newReplica(database: Database) {
       const flush = tracker.nextFlush()
       if (!flush) throw new Error('nothing to flush')
       const outcome = await database.run((db) => applyFlush(db, replica, flush))
-      tracker.settle(flush, outcome.newPeriod)
+      tracker.settle(flush, outcome.newPeriod, outcome.storedRuns)
       return { ...outcome, form: flush.hasNewIds ? ('full' as const) : ('lean' as const) }
     },
   }
