@@ -159,7 +159,8 @@ export class Session {
   add(numbers: Runs): number {
     const first = numbers[0]
     if (first === undefined) return 0
-    if (first < (this.#runs[this.#runs.length - 2] ?? 0)) return this.#merge(numbers)
+    if (first < (this.#runs[this.#runs.length - 2] ?? 0))
+      return this.#repetition(numbers) ?? this.#merge(numbers)
     for (let i = 0; i < numbers.length; i += 3)
       this.#append(this.#runs, numbers[i] ?? 0, numbers[i + 1] ?? 0, numbers[i + 2] ?? 0)
     return 0
@@ -175,6 +176,24 @@ export class Session {
     }
     const [allowed, denied, skipped] = texts
     return { allowed: `{${allowed}}`, denied: `{${denied}}`, skipped: `{${skipped}}` }
+  }
+
+  /** How many allowed and denied numbers there are, if all had arrived before, as with a batch that is sent again. */
+  #repetition(arriving: Runs): number | undefined {
+    const known = this.#runs
+    let repeated = 0
+    let k = 0
+    for (let i = 0; i < arriving.length; i += 3) {
+      const end = arriving[i + 1] ?? 0
+      let next = arriving[i] ?? 0
+      if (arriving[i + 2] !== SKIPPED) repeated += end - next
+      while (next < end) {
+        while (k < known.length && (known[k + 1] ?? 0) <= next) k += 3
+        if (k >= known.length || (known[k] ?? 0) > next) return undefined
+        next = known[k + 1] ?? end
+      }
+    }
+    return repeated
   }
 
   /** Walks both lists in order: parts of an arriving run that lie in known runs repeat, the others are new. */

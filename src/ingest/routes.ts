@@ -1,7 +1,7 @@
 // POST /boundary/logs: accepts an agent's batch as a whole or not at all.
 
 import type { FastifyPluginAsyncTypebox } from '@fastify/type-provider-typebox'
-import type { preParsingHookHandler } from 'fastify'
+import type { onRequestHookHandler } from 'fastify'
 import type { Config } from '../config.js'
 import { BodyBudget } from '../http/body-budget.js'
 import { InvalidBody, UnsupportedEncoding, UnsupportedMediaType } from '../http/errors.js'
@@ -81,8 +81,7 @@ export const boundaryLogs: FastifyPluginAsyncTypebox<{ config: Config; timing: T
   app.route({
     method: 'POST',
     url: PATH,
-    onRequest: [app.guard.agent, limitRate(config.RATE_LIMIT_PER_MINUTE)],
-    preParsing: checkEncoding,
+    onRequest: [app.guard.agent, limitRate(config.RATE_LIMIT_PER_MINUTE), checkEncoding],
     errorHandler: (error, request, reply) => {
       if (error.code !== 'FST_ERR_CTP_INVALID_MEDIA_TYPE') throw error
       reply.header('accept', ACCEPTED_TYPES)
@@ -159,16 +158,16 @@ function resultsOf(counts: Map<number, number>): Record<string, number> {
   return results
 }
 
-const checkEncoding: preParsingHookHandler = (request, reply, payload, done) => {
+const checkEncoding: onRequestHookHandler = (request, reply, done) => {
   const { headers } = request
   const isEmpty = headers['transfer-encoding'] === undefined && !Number(headers['content-length'])
   // Fastify would reject a malformed Content-Type even if there is nothing that it describes.
   if (isEmpty && request.mediaType === undefined) delete request.raw.headers['content-type']
-  if (headers['content-encoding'] === undefined) return done(null, payload)
+  if (headers['content-encoding'] === undefined) return done()
   const encodings = contentEncodings(headers)
   if (encodings.length > 1 || !/^((x-)?gzip)?$/.test(encodings[0] ?? '')) {
     reply.header('accept-encoding', 'gzip')
     throw new UnsupportedEncoding(JSON.stringify(encodings.join(', ')))
   }
-  done(null, payload)
+  done()
 }
