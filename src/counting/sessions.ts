@@ -69,11 +69,11 @@ export class Sessions {
 
   /** Adds the numbers of a batch; those that arrived before keep their first decision. */
   add(session: Session, numbers: Runs): void {
-    const before = { runs: session.runs, allowed: session.allowed, denied: session.denied }
+    const { runs, allowed, denied } = session
     this.#repeated += session.add(numbers)
-    this.#runs += session.runs - before.runs
-    this.#allowed += session.allowed - before.allowed
-    this.#denied += session.denied - before.denied
+    this.#runs += session.runs - runs
+    this.#allowed += session.allowed - allowed
+    this.#denied += session.denied - denied
     if (session.runs > this.#mostRuns) this.#mostRuns = session.runs
   }
 
@@ -129,7 +129,8 @@ export class Sessions {
 /** The numbers of one session. */
 export class Session {
   #runs: number[] = []
-  readonly #counts = [0, 0, 0]
+  #allowed = 0
+  #denied = 0
 
   /** Its key in the ledger, once a flush has been written. */
   key: string | undefined
@@ -148,11 +149,11 @@ export class Session {
   }
 
   get allowed(): number {
-    return this.#counts[ALLOWED] ?? 0
+    return this.#allowed
   }
 
   get denied(): number {
-    return this.#counts[DENIED] ?? 0
+    return this.#denied
   }
 
   /** Adds numbers. Returns how many allowed and denied ones had arrived before. */
@@ -200,7 +201,8 @@ export class Session {
   #merge(arriving: Runs): number {
     const known = this.#runs
     const merged: number[] = []
-    this.#counts.fill(0)
+    this.#allowed = 0
+    this.#denied = 0
     let repeated = 0
     let k = 0
     for (let i = 0; i < arriving.length; i += 3) {
@@ -236,6 +238,7 @@ export class Session {
     const last = runs.length - 1
     if (runs[last] === decision && runs[last - 1] === first) runs[last - 1] = end
     else runs.push(first, end, decision)
-    this.#counts[decision] = (this.#counts[decision] ?? 0) + end - first
+    if (decision === ALLOWED) this.#allowed += end - first
+    else if (decision === DENIED) this.#denied += end - first
   }
 }
