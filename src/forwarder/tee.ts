@@ -8,6 +8,8 @@ import type { Totals } from './totals.js'
 
 /** What may wait for each connection. */
 const MAX_WAITING_BYTES = 256 * 1024
+/** What a frame takes besides its bytes while it waits. An empty one has four bytes. */
+const FRAME_BYTES = 320
 const RECONNECT_MS = 1_000
 /** How long the other side may take for the rest after the boundary has gone. */
 const END_TIMEOUT_MS = 5_000
@@ -65,6 +67,7 @@ export class Branch {
   readonly #path: string
   readonly #events: Events
   #socket: Socket | undefined
+  #waitingFrames = 0
   #retryAt = 0
   #isEnding = false
 
@@ -75,10 +78,16 @@ export class Branch {
 
   pass(frame: Buffer): void {
     if (this.#socket === undefined && performance.now() >= this.#retryAt) this.#connect()
-    if (this.#socket === undefined) return void this.#events.dropped('gone')
-    if (this.#socket.writableLength + frame.length > MAX_WAITING_BYTES)
-      return void this.#events.dropped('full')
-    this.#socket.write(frame, (error) => error && this.#events.dropped('gone'))
+    const socket = this.#socket
+    if (socket === undefined) return void this.#events.dropped('gone')
+    const waiting = socket.writableLength + this.#waitingFrames * FRAME_BYTES
+    if (waiting + frame.length > MAX_WAITING_BYTES) return void this.#events.dropped('full')
+    let waits = 0
+    socket.write(frame, (error) => {
+      this.#waitingFrames -= waits
+      if (error) this.#events.dropped('gone')
+    })
+    if (socket.writableLength > 0) this.#waitingFrames += waits = 1
   }
 
   end(): void {

@@ -122,3 +122,27 @@ t.test('one that does not read delays nothing and gets whole frames alone', asyn
   await until(() => received === (900 - dropped) * size, { what: 'the frames that were not dropped' })
   await forwarder.log('--tee keeps up again')
 })
+
+t.test('one that does not read holds no memory with empty frames', async (t) => {
+  const stub = await startStub(t)
+  const path = join(await scratch(t), 'agent.sock')
+  const agent = await startAgent(t, path, { reads: false })
+  const forwarder = await startForwarder(t, { urls: [stub.url], args: ['--tee', path] })
+  const boundary = await connectBoundary(t, forwarder.socket)
+  const empty = frameOf(2, Buffer.alloc(0))
+  const count = 20_000
+  for (let n = 0; n < count; n += 1000) await boundary.send(Buffer.concat(Array(1000).fill(empty)))
+  await until(async () => (await forwarder.totals()).frames === count, { what: 'all frames' })
+  const dropped = Number((await forwarder.totals()).tee_frames_dropped)
+  t.ok(dropped > count - 3000, `${count - dropped} frames wait, or are with the kernel`)
+  let received = 0
+  agent.sockets[0]?.on('data', (chunk) => {
+    received += chunk.length
+  })
+  agent.sockets[0]?.resume()
+  await until(() => received === (count - dropped) * empty.length, {
+    what: 'the frames that were not dropped',
+  })
+  await boundary.send(empty)
+  await until(() => received === (count - dropped + 1) * empty.length, { what: 'a frame after them' })
+})
