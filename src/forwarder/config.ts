@@ -8,7 +8,8 @@ import { LEVELS, type Level } from './log.js'
 
 /** The address of a unix socket has room for so many bytes. */
 const MAX_SOCKET_PATH_BYTES = 107
-const MIN_SPOOL_LIMIT = 1024
+/** A frame can hold so much, with what is kept about its logs. */
+const MIN_SPOOL_LIMIT = 65_536
 
 export interface Settings {
   urls: URL[]

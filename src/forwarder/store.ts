@@ -1,6 +1,7 @@
 // What the service has not acknowledged yet: entries by session, oldest first, within a limit.
 
 import type { Ids } from './credentials.js'
+import { Largest } from './largest.js'
 import { type Log, Trouble } from './log.js'
 import type { Spool, SpoolRecord } from './spool.js'
 import type { Totals } from './totals.js'
@@ -11,8 +12,9 @@ export const MAX_BATCH_LOGS = 1_000
 export const MAX_BATCH_BYTES = 512 * 1024 - 38
 export const MAX_AGE_MS = 15 * 24 * 60 * 60 * 1000
 const PRUNE_INTERVAL_MS = 60_000
-/** What an entry takes beside its logs, on disk as in memory, and what a log takes beside its bytes. */
-const ENTRY_BYTES = 64
+/** What a session, an entry and a log take in memory besides their bytes. A boundary's log may have two of them. */
+const SESSION_BYTES = 768
+const ENTRY_BYTES = 512
 const LOG_BYTES = 16
 /** With a spool, entries beyond so many bytes are kept on disk only. */
 const MAX_CACHED_BYTES = 8 * 2 ** 20
@@ -52,7 +54,9 @@ export interface Session {
   readonly waiting: Set<Entry>
   waitingLogs: number
   waitingBytes: number
+  logs: number
   bytes: number
+  place: number
   /** The entry with the highest number; undefined if it is not known. */
   highest: { entry: Entry; number: number } | undefined
 }
@@ -71,6 +75,10 @@ export class Store {
   bytes = 0
   /** Set before anything is added, or not at all. */
   spool: Spool | undefined
+  /** All entries, oldest first. */
+  readonly #entries = new Set<Entry>()
+  /** Sessions that can lose a log and keep the one with their highest number. */
+  readonly #largest = new Largest<Session>()
   readonly #options: StoreOptions
   readonly #overLimit: Trouble
   readonly #tooOld: Trouble
@@ -101,10 +109,9 @@ export class Store {
 
   /** Adds the logs of a frame. */
   add(ids: Ids, sessionId: string, logs: WireLog[], time: number): void {
-    const session = this.#session(ids, sessionId)
     for (const part of partsOf(logs)) {
       const payload = Buffer.concat(part.map(({ bytes }) => bytes))
-      const entry = this.#insert(session, part, time)
+      const entry = this.#insert(this.#session(ids, sessionId), part, time)
       entry.payload = payload
       this.spool?.add(entry)
     }
@@ -119,6 +126,7 @@ export class Store {
 
   /** To be called after adopting: logs that were read meanwhile are younger. */
   adopted(): void {
+    sortByAge(this.#entries)
     for (const { entries, waiting } of this.sessions.values()) {
       sortByAge(entries)
       sortByAge(waiting)
@@ -177,11 +185,13 @@ export class Store {
     const { session } = entry
     this.#stopWaiting(entry)
     session.entries.delete(entry)
-    session.bytes -= entry.bytes
-    this.bytes -= entry.bytes
-    this.logs -= entry.logs
+    this.#entries.delete(entry)
+    this.#change(session, -entry.logs, -entry.bytes)
     if (session.highest?.entry === entry) session.highest = undefined
-    if (session.entries.size === 0) this.sessions.delete(keyOf(session.ids, session.id))
+    if (session.entries.size === 0) {
+      this.sessions.delete(keyOf(session.ids, session.id))
+      this.bytes -= SESSION_BYTES
+    }
     if (entry.isCached) this.#cached -= entry.payload?.length ?? 0
     entry.payload = undefined
     this.spool?.forget(entry)
@@ -228,10 +238,13 @@ export class Store {
       waiting: new Set(),
       waitingLogs: 0,
       waitingBytes: 0,
+      logs: 0,
       bytes: 0,
+      place: -1,
       highest: undefined,
     }
     this.sessions.set(key, session)
+    this.bytes += SESSION_BYTES
     return session
   }
 
@@ -253,14 +266,22 @@ export class Store {
     }
     const isHighestKnown = session.highest !== undefined || session.entries.size === 0
     session.entries.add(entry)
+    this.#entries.add(entry)
     session.waiting.add(entry)
     session.waitingLogs += entry.logs
     session.waitingBytes += entry.bytes
-    session.bytes += entry.bytes
-    this.bytes += entry.bytes
-    this.logs += entry.logs
+    this.#change(session, entry.logs, entry.bytes)
     if (isHighestKnown) raiseHighest(session, entry)
     return entry
+  }
+
+  #change(session: Session, logs: number, bytes: number): void {
+    session.logs += logs
+    session.bytes += bytes
+    this.logs += logs
+    this.bytes += bytes
+    if (session.logs > 1) this.#largest.put(session)
+    else this.#largest.remove(session)
   }
 
   #stopWaiting(entry: Entry): void {
@@ -278,21 +299,19 @@ export class Store {
   #enforceLimit(): void {
     const { limit, totals } = this.#options
     const before = totals.logs_dropped_over_limit
-    const spent = new Set<Session>()
+    /** All that they could lose is in flight: a few, because a few batches are. */
+    const spent: Session[] = []
     while (this.bytes > limit) {
-      const largest = this.#largest(spent)
+      const largest = this.#largest.first
       if (largest === undefined) {
         if (!this.#dropOldestEntry()) break
-      } else if (!this.#dropOldestLog(largest)) spent.add(largest)
+      } else if (!this.#dropOldestLog(largest)) {
+        this.#largest.remove(largest)
+        spent.push(largest)
+      }
     }
+    for (const session of spent) if (session.logs > 1) this.#largest.put(session)
     if (totals.logs_dropped_over_limit > before) this.#overLimit.failed({ bytes: this.bytes, limit })
-  }
-
-  #largest(except: Set<Session>): Session | undefined {
-    let largest: Session | undefined
-    for (const session of this.sessions.values())
-      if (session.bytes > (largest?.bytes ?? 0) && !except.has(session)) largest = session
-    return largest
   }
 
   #dropOldestLog(session: Session): boolean {
@@ -318,9 +337,7 @@ export class Store {
     entry.lengths[n] = -length
     entry.logs--
     entry.bytes -= bytes
-    session.bytes -= bytes
-    this.bytes -= bytes
-    this.logs--
+    this.#change(session, -1, -bytes)
     if (session.waiting.has(entry)) {
       session.waitingLogs--
       session.waitingBytes -= bytes
@@ -328,17 +345,13 @@ export class Store {
   }
 
   #dropOldestEntry(): boolean {
-    let oldest: Entry | undefined
-    for (const { entries } of this.sessions.values())
-      for (const entry of entries) {
-        if (entry.isInFlight) continue
-        if (oldest === undefined || entry.time < oldest.time) oldest = entry
-        break
-      }
-    if (oldest === undefined) return false
-    this.#options.totals.logs_dropped_over_limit += oldest.logs
-    this.release(oldest)
-    return true
+    for (const entry of this.#entries) {
+      if (entry.isInFlight) continue
+      this.#options.totals.logs_dropped_over_limit += entry.logs
+      this.release(entry)
+      return true
+    }
+    return false
   }
 }
 

@@ -107,7 +107,7 @@ t.test('every invalid setting has a line of its own', async (t) => {
     [[...VALID, '--socket-mode', '888'], {}, /^--socket-mode: invalid value "888", takes three octal digits/],
     [[...VALID, '--spool', ''], {}, /^--spool: invalid value ""/],
     [[...VALID, '--spool-limit', '64MiB'], {}, /^--spool-limit: invalid value "64MiB"/],
-    [[...VALID, '--spool-limit', '1000'], {}, /^--spool-limit: invalid value "1000"/],
+    [[...VALID, '--spool-limit', '65535'], {}, /^--spool-limit: invalid value "65535"/],
     [[...VALID, '--log-level', 'loud'], {}, /^--log-level: invalid value "loud"/],
     [[...VALID, '--token-file', join(directory, 'empty')], {}, /^--token-file: invalid value/],
     [[...VALID, '--token-file', join(directory, 'none')], {}, /^--token-file: invalid value/],

@@ -214,6 +214,28 @@ t.test('a service that accepts connections and says nothing does not hold logs f
   await forwarder.kill()
 })
 
+t.test('beyond the limit, thousands of sessions of one log each hold nothing up', async (t) => {
+  const stub = await startStub(t)
+  await stub.stop()
+  const limit = 1_000_000
+  const forwarder = await startForwarder(t, { urls: [stub.url], args: ['--spool-limit', String(limit)] })
+  const boundary = await connectBoundary(t, forwarder.socket)
+  const count = 20_000
+  for (let n = 0; n < count; n += 100)
+    await boundary.send(
+      ...Array.from({ length: 100 }, () =>
+        envelopeFrame({ session_id: randomUUID(), logs: [{ sequence_number: 0 }] }),
+      ),
+    )
+  await until(async () => (await forwarder.totals()).logs_read === count, { what: 'all logs to be read' })
+  const totals = await forwarder.totals()
+  t.equal(Number(totals.logs_waiting) + Number(totals.logs_dropped_over_limit), count)
+  // Each takes more than a kilobyte of memory.
+  t.ok(Number(totals.logs_waiting) > 100 && Number(totals.logs_waiting) < limit / 1000)
+  await stub.start()
+  await until(() => stub.counted.size === totals.logs_waiting, { what: 'what is left' })
+})
+
 t.test('beyond the limit the oldest logs of the largest session go, its highest number stays', async (t) => {
   const stub = await startStub(t)
   await stub.stop()
