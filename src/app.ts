@@ -56,7 +56,8 @@ export async function buildApp(config: Config, options: AppOptions = {}): Promis
     // Compiling the schema of schemas takes long, and a test validates the OpenAPI document with all of them.
     ajv: { onCreate: addFormats, customOptions: { validateSchema: false } },
     schemaController: { compilersFactory: { buildSerializer } },
-    trustProxy: config.TRUST_PROXY,
+    // The last address: the proxy has added it, and what comes before it is the client's own word.
+    trustProxy: config.TRUST_PROXY && ((_address: string, hop: number) => hop === 0),
     bodyLimit: config.BODY_LIMIT_BYTES,
     requestTimeout: config.REQUEST_TIMEOUT_MS,
     connectionTimeout: Math.max(timing.silentConnectionMs, config.REQUEST_TIMEOUT_MS),

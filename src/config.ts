@@ -188,7 +188,10 @@ export const SettingsSchema = Type.Object({
     600_000,
     'Time after SIGTERM in which the replica is not ready but still serves, in milliseconds.',
   ),
-  TRUST_PROXY: bool(false, 'Whether to take the client address from X-Forwarded-For.'),
+  TRUST_PROXY: bool(
+    false,
+    'Whether to take the client address from X-Forwarded-For: the last one, which the proxy has added.',
+  ),
   LOG_LEVEL: oneOf(
     ['trace', 'debug', 'info', 'warn', 'error', 'fatal', 'silent'],
     'Least severe level to log.',

@@ -50,6 +50,19 @@ t.test('rejected credentials do not use up the limit of a known one', async (t) 
   t.equal((await replica.send({}, { authorization: `Bearer ${token}` })).status, 202)
 })
 
+t.test(
+  'behind a proxy, a client has the address that the proxy has added, whatever it states itself',
+  async (t) => {
+    const { url } = await testDatabase(t)
+    const replica = await startReplica(t, url, { TRUST_PROXY: 'true', RATE_LIMIT_PER_MINUTE: '1' })
+    const send = (addresses: string) => replica.send({}, { 'x-forwarded-for': addresses })
+    t.equal((await send('203.0.113.9')).status, 202)
+    t.equal((await send('10.0.0.1, 203.0.113.9')).status, 429)
+    t.equal((await send('10.0.0.2, 10.0.0.3, 203.0.113.9')).status, 429)
+    t.equal((await send('203.0.113.9, 198.51.100.7')).status, 202)
+  },
+)
+
 t.test('an agent has one limit, whichever of its JWTs it sends and however it is spelled', async (t) => {
   const { url } = await testDatabase(t)
   const secret = 'a secret of more than thirty-two characters'
