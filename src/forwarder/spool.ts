@@ -27,7 +27,8 @@ import type { Entry, Store } from './store.js'
 import type { Totals } from './totals.js'
 
 const SEGMENT_BYTES = 2 ** 20
-const NAME = /^(\d{16})\.segment$/
+/** With a zero in front, so that there is always a next name. */
+const NAME = /^(0\d{15})\.segment$/
 /** How long an entry may wait for others that are written with it. */
 const GATHER_MS = 20
 const MAX_WRITE_BYTES = 256 * 1024

@@ -175,6 +175,19 @@ t.test('damaged, torn, empty and foreign segments cost their bad records and pre
   t.strictSame(await readFile(join(directory, 'elsewhere')), bytes)
 })
 
+t.test('a foreign file with the last of all names hides no logs from the next forwarder', async (t) => {
+  const { stub, spool, start } = await setup(t)
+  await mkdir(spool, { mode: 0o700, recursive: true })
+  await writeFile(join(spool, '9999999999999999.segment'), 'this is something else')
+  const first = await start()
+  await send(t, first, randomUUID(), 5)
+  await untilWritten(first, 50)
+  await first.kill()
+  await stub.start()
+  await start()
+  await until(() => stub.counted.size === 50, { what: 'what was written' })
+})
+
 /** A record as the format defines it. */
 function record(header: object): Buffer {
   const content = Buffer.from(JSON.stringify(header))
