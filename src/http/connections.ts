@@ -7,6 +7,7 @@ import type { Socket } from 'node:net'
 import { getHeapStatistics } from 'node:v8'
 import fp from 'fastify-plugin'
 import { HeadersTooLarge } from './errors.js'
+import { Rounds } from './rounds.js'
 
 const MAX_CONNECTIONS = 10_000
 /** What a connection costs while its request is received, on the heap. */
@@ -75,8 +76,12 @@ export default fp<ConnectionLimits>(
       }
     }
 
+    const rounds = new Rounds()
+
     // One hook for all checks, because each hook costs more than a check.
-    app.addHook('onRequest', ({ raw }, reply, done) => {
+    app.addHook('onRequest', (request, reply, done) => {
+      const { raw } = request
+      rounds.observe(request)
       // Node.js drops headers beyond the maximum: one of them could be the credential, or a second Host.
       if (raw.rawHeaders.length >= 2 * MAX_HEADERS) return done(new HeadersTooLarge())
       // Node.js has given the connection to a response that waits for no other.
