@@ -156,6 +156,11 @@ export class WireReader {
   }
 }
 
+/** One for each message: to record a stack takes longer than all else that a short frame without meaning costs. */
+const errors = new Map<string, WireError>()
+
 function fail(what: string): never {
-  throw new WireError(what)
+  const error = errors.get(what) ?? new WireError(what)
+  errors.set(what, error)
+  throw error
 }
