@@ -1,9 +1,9 @@
-// The package as its users get it: `npm pack`, and `npm install` of the tarball in an empty directory.
+// The package as its users get it: `npm pack`, and the tarball installed in an empty directory, with `npm run soak` by npm.
 
 import { execFile, spawn } from 'node:child_process'
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
-import { readdir, readFile } from 'node:fs/promises'
+import { chmod, cp, mkdir, readdir, readFile, symlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
@@ -11,12 +11,15 @@ import { promisify } from 'node:util'
 import t, { type Test } from 'tap'
 import { boundaryLogs, connectBoundary, envelopeFrame } from './helpers/boundary.js'
 import { testDatabase } from './helpers/database.js'
+import { isThorough } from './helpers/effort.js'
 import { scratch } from './helpers/forwarder.js'
 import { freePort } from './helpers/postgres.js'
 import { until } from './helpers/until.js'
 
 const run = promisify(execFile)
 const ROOT = fileURLToPath(new URL('../', import.meta.url))
+const NAME = 'boundary-usage'
+const PACKAGES = 'node_modules'
 
 /** A program of the package, in a process of its own that ends with the test. */
 async function start(t: Test, directory: string, args: string[], env: Record<string, string>, line: string) {
@@ -38,6 +41,52 @@ async function start(t: Test, directory: string, args: string[], env: Record<str
   return { end }
 }
 
+/** Installs the tarball as its users do. */
+async function install(t: Test, directory: string, tarball: string): Promise<void> {
+  const options = ['--prefer-offline', '--omit=optional', '--no-audit', '--no-fund']
+  const { stdout, stderr } = await run('npm', ['install', `./${tarball}`, ...options], { cwd: directory })
+  t.notMatch(stdout + stderr, /install-scripts/, 'nothing asks to run scripts')
+}
+
+/** What a package.json, or the lockfile of a package, says. */
+interface Manifest {
+  dev?: boolean
+  optional?: boolean
+  hasInstallScript?: boolean
+  bin?: Record<string, string>
+  scripts?: Record<string, string>
+}
+
+/** Unpacks the tarball beside copies of the packages that the lockfile has for it: a tenth of the CPU time of npm. */
+async function assemble(t: Test, directory: string, tarball: string): Promise<void> {
+  const home = join(directory, PACKAGES, NAME)
+  await mkdir(home, { recursive: true })
+  await run('tar', ['-xzf', tarball, '-C', home, '--strip-components=1'], { cwd: directory })
+  const { bin = {}, scripts = {} } = await readJson<Manifest>(join(home, 'package.json'))
+  t.strictSame(
+    Object.keys(scripts).filter((name) => name.endsWith('install')),
+    [],
+    'it runs no scripts',
+  )
+  await mkdir(join(directory, PACKAGES, '.bin'))
+  for (const [name, path] of Object.entries(bin)) {
+    await chmod(join(home, path), 0o755)
+    await symlink(join('..', NAME, path), join(directory, PACKAGES, '.bin', name))
+  }
+  const { packages } = await readJson<{ packages: Record<string, Manifest> }>(join(ROOT, 'package-lock.json'))
+  const bundled = await readdir(join(home, PACKAGES))
+  for (const [path, { dev, optional, hasInstallScript = false }] of Object.entries(packages)) {
+    const name = path.slice(PACKAGES.length + 1)
+    if (path === '' || dev || optional || name.includes(PACKAGES) || bundled.includes(name)) continue
+    t.notOk(hasInstallScript, `${name} runs no scripts`)
+    await cp(join(ROOT, path), join(directory, path), { recursive: true })
+  }
+}
+
+async function readJson<T>(path: string): Promise<T> {
+  return JSON.parse(await readFile(path, 'utf8'))
+}
+
 t.test(
   'the tarball installs without development tools, with the patched driver, and both programs run',
   async (t) => {
@@ -45,18 +94,9 @@ t.test(
     // Tests are run on what was built before.
     await run('npm', ['pack', '--ignore-scripts', '--pack-destination', directory], { cwd: ROOT })
     const [tarball = ''] = (await readdir(directory)).filter((name) => name.endsWith('.tgz'))
-    const install = [
-      'install',
-      `./${tarball}`,
-      '--prefer-offline',
-      '--omit=optional',
-      '--no-audit',
-      '--no-fund',
-    ]
-    const { stdout, stderr } = await run('npm', install, { cwd: directory })
-    t.notMatch(stdout + stderr, /install-scripts/, 'nothing asks to run scripts')
+    const modules = join(directory, PACKAGES)
+    await (isThorough ? install(t, directory, tarball) : assemble(t, directory, tarball))
 
-    const modules = join(directory, 'node_modules')
     const installed = await readdir(modules)
     for (const tool of ['patch-package', 'typescript', 'tap', 'tsx', 'protobufjs'])
       t.notOk(installed.includes(tool), `${tool} is not installed`)
@@ -67,7 +107,7 @@ t.test(
         file,
       )
     }
-    const { version } = JSON.parse(await readFile(join(ROOT, 'package.json'), 'utf8'))
+    const { version } = await readJson<{ version: string }>(join(ROOT, 'package.json'))
     const bin = join(modules, '.bin/boundary-usage')
     t.equal((await run(bin, ['--version'])).stdout, `${version}\n`)
     t.equal((await run(bin, ['forward', '--version'])).stdout, `${version}\n`)

@@ -1,7 +1,7 @@
 // How many cases a random test runs: some in the suite, all with `npm run soak`.
 
 /** Set by `npm run soak`. */
-const isThorough = process.env.THOROUGH === '1'
+export const isThorough = process.env.THOROUGH === '1'
 
 export function cases({ suite, soak }: { suite: number; soak: number }): number {
   return isThorough ? soak : suite
