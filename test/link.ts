@@ -24,6 +24,8 @@ const NOT_LINKED = ['@electric-sql/*', 'pino-pretty']
 /** What each test file imports besides. It leaves functions of packages in this scope out of the stacks that it reports. */
 const TEST_PACKAGE = 'tap'
 const TEST_SCOPE = '@tapjs'
+/** What tap finds the test of an error with, by following each promise of the process. */
+const DOMAINS = 'async-hook-domain'
 
 /** A static import of a package, as TypeScript writes it. */
 const PACKAGE_IMPORT = /^import [^'\n]+ from '([^.'][^']*)';$/gm
@@ -52,6 +54,7 @@ export async function linkService(): Promise<void> {
     bundle: true,
     splitting: true,
     external: NOT_LINKED,
+    alias: { [DOMAINS]: join(ROOT, 'test/helpers/domain.ts') },
     format: 'esm',
     platform: 'node',
     target: 'node20',
