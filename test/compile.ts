@@ -1,7 +1,7 @@
 // Compiles the tests once for all processes that run them: loading TypeScript costs each of them a second.
 
 import { copyFile, mkdir, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { dirname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { transform } from 'esbuild'
 import { LINKED } from './link.js'
@@ -13,6 +13,7 @@ const OUT = '.test'
 /** An import from src/ or a path to dist/, as esbuild writes it. */
 const FROM_SRC = /(\bfrom |\bimport |\bimport\()"((?:\.\.\/)+)src\//g
 const TO_DIST = /"((?:\.\.\/)+)dist\//g
+const FROM_TAP = /(?<=^import t from )"tap"/m
 
 /** The compiled form of a file of test/, which runs the linked copy of dist/ instead of src/. */
 export function compiled(file: string): string {
@@ -31,7 +32,8 @@ export async function compileTests(): Promise<void> {
         const source = join(entry.parentPath, entry.name)
         const target = join(ROOT, compiled(source.slice(ROOT.length)))
         await mkdir(dirname(target), { recursive: true })
-        if (entry.name.endsWith('.ts')) await writeFile(target, await compile(source))
+        if (entry.name.endsWith('.test.ts')) await writeFile(target, ofGroup(await compile(source), target))
+        else if (entry.name.endsWith('.ts')) await writeFile(target, await compile(source))
         else await copyFile(source, target)
       }),
   )
@@ -47,4 +49,10 @@ async function compile(source: string): Promise<string> {
     sourcesContent: false,
   })
   return code.replaceAll(FROM_SRC, `$1"$2${LINKED}/`).replaceAll(TO_DIST, `"$1${LINKED}/`)
+}
+
+/** Has a test file get its tests' parent from the group that runs it. */
+function ofGroup(code: string, target: string): string {
+  const helper = relative(dirname(target), join(ROOT, OUT, 'helpers/file-test.js'))
+  return code.replace(FROM_TAP, JSON.stringify(helper.startsWith('.') ? helper : `./${helper}`))
 }

@@ -1,9 +1,10 @@
-// npm test [-- FILE …]: compiles the test files and runs each in a process of its own, on one PostgreSQL server.
+// npm test [-- FILE …]: compiles the test files and runs them in processes of one folder each, on one PostgreSQL server.
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readdir, readFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
+import { createInterface } from 'node:readline'
 import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import { compiled, compileTests } from './compile.js'
@@ -15,14 +16,18 @@ import { linkService } from './link.js'
 
 /** More than a small machine has cores, since most files wait for timeouts and other processes. */
 const JOBS = 4
-/** The files that take longest, so that none of them runs alone at the end. */
+/** The files that take longest, so that none of them runs alone at the end: each has a process of its own. */
 const FIRST = [
   ...['faults/hostile', 'database/embedded', 'faults/cut-points', 'faults/end', 'faults/model', 'package'],
   ...['forwarder/faults', 'page/page', 'delivery/delivery', 'server', 'database/defaults', 'forwarder/spool'],
   ...['forwarder/end-to-end', 'database/migrate', 'faults/durable', 'counting/limits', 'demo/demo'],
 ].map((name) => join('test', `${name}.test.ts`))
-/** Then a file gets SIGTERM, upon which tap names the tests that have not ended. */
+/** Runs the test files of one process. */
+const GROUP = 'test/group.ts'
+/** Then tap names the tests of a file that have not ended. */
 const FILE_LIMIT_MS = 300_000
+/** So much later the process is ended. */
+const KILL_AFTER_MS = 5_000
 
 /** Lines that are shown of a file that failed. */
 const LONGEST_REPORT = 200
@@ -32,7 +37,6 @@ const ROOT = fileURLToPath(new URL('..', import.meta.url))
 interface Outcome {
   file: string
   passed: boolean
-  seconds: number
   /** What it did not test, and why. */
   skipped: string[]
 }
@@ -53,10 +57,10 @@ const outcomes: Outcome[] = []
 try {
   await Promise.all([preparePostgres(scope), (await needBrowser()) && prepareChromium(scope)])
   const server = await startShared(scope)
-  const queue = files.values()
+  const queue = groupFiles().values()
   await Promise.all(
     Array.from({ length: JOBS }, async () => {
-      for (const file of queue) outcomes.push(await runFile(file, server))
+      for (const group of queue) await runGroup(group, server)
     }),
   )
 } finally {
@@ -75,29 +79,62 @@ async function needBrowser(): Promise<boolean> {
   return texts.some((text) => text.includes('startChromium'))
 }
 
-async function runFile(file: string, server: string): Promise<Outcome> {
-  const start = performance.now()
-  const child = spawn(process.execPath, ['--enable-source-maps', compiled(file)], {
+/** The files of a folder share a process, which loads the service and warms up once: that takes it a second of CPU time. */
+function groupFiles(): string[][] {
+  const groups = new Map<string, string[]>()
+  for (const file of files) {
+    const name = FIRST.includes(file) ? file : dirname(file)
+    groups.set(name, [...(groups.get(name) ?? []), file])
+  }
+  return [...groups.values()]
+}
+
+async function runGroup(files: string[], server: string): Promise<void> {
+  const child = spawn(process.execPath, ['--enable-source-maps', compiled(GROUP), ...files], {
     cwd: ROOT,
     env: { ...process.env, [SERVER_VARIABLE]: server, TAP_TIMEOUT: String(FILE_LIMIT_MS / 1000) },
     stdio: ['ignore', 'pipe', 'pipe'],
-    timeout: FILE_LIMIT_MS,
   })
   running.add(child)
-  const [stdout, stderr] = await Promise.all([text(child.stdout), text(child.stderr), once(child, 'close')])
+  const closed = once(child, 'close')
+  const stderr = text(child.stderr)
+  const timer = setTimeout(() => child.kill(), FILE_LIMIT_MS + KILL_AFTER_MS)
+  const outcomes = new Map<string, boolean>()
+  let start = performance.now()
+  let lines: string[] = []
+  for await (const line of createInterface(child.stdout)) {
+    lines.push(line)
+    const [, result, file] = /^(ok|not ok) \d+ - (\S+\.test\.ts)/.exec(line) ?? []
+    if (file === undefined) continue
+    outcomes.set(file, result === 'ok')
+    record(file, result === 'ok', performance.now() - start, lines)
+    start = performance.now()
+    lines = []
+    timer.refresh()
+  }
+  await closed
+  clearTimeout(timer)
   running.delete(child)
-  const seconds = (performance.now() - start) / 1000
-  const passed = child.exitCode === 0
-  print(`${passed ? 'ok    ' : 'not ok'} ${seconds.toFixed(1).padStart(5)} s  ${file}`)
-  if (!passed) print(failures(stdout))
-  if (stderr) print(stderr)
-  const skipped = [...stdout.matchAll(/^\s*(?:ok \d+ - |1\.\.0 )(.*?) ?# SKIP (.*)$/gm)]
-  return { file, passed, seconds, skipped: skipped.map(([, name, reason]) => `${name}: ${reason}`) }
+  const others = files.filter((file) => !outcomes.has(file))
+  if (others.length > 0) record(others.join(' '), false, performance.now() - start, lines)
+  else if (child.exitCode !== 0 && ![...outcomes.values()].includes(false))
+    record(`after ${files.join(' ')}`, false, performance.now() - start, lines)
+  if (await stderr) print(await stderr)
+}
+
+function record(file: string, passed: boolean, ms: number, lines: string[]): void {
+  print(`${passed ? 'ok    ' : 'not ok'} ${(ms / 1000).toFixed(1).padStart(5)} s  ${file}`)
+  if (!passed) print(failures(lines))
+  const skipped = lines.flatMap((line) => {
+    const [, name, reason] = /^\s*(?:ok \d+ - |1\.\.0 )(.*?) ?# SKIP (.*)$/.exec(line) ?? []
+    return name === undefined ? [] : [`${name}: ${reason}`]
+  })
+  outcomes.push({ file, passed, skipped })
 }
 
 /** What a file wrote, without the tests that passed. */
-function failures(tap: string): string {
-  const lines = tap.split('\n').filter((line) => !/^\s*ok \d/.test(line))
+function failures(tap: string[]): string {
+  const lines = tap.filter((line) => !/^\s*ok \d/.test(line))
   const rest = lines.length - LONGEST_REPORT
   return rest > 0
     ? `${lines.slice(0, LONGEST_REPORT).join('\n')}\n… and ${rest} lines more`
