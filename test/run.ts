@@ -16,12 +16,34 @@ import { linkService } from './link.js'
 
 /** More than a small machine has cores, since most files wait for timeouts and other processes. */
 const JOBS = 4
-/** The files that take longest, so that none of them runs alone at the end: each has a process of its own. */
+/** What takes longest, so that none of it runs alone at the end: folders, and files that have a process of their own. */
 const FIRST = [
-  ...['faults/hostile', 'database/embedded', 'faults/cut-points', 'faults/end', 'faults/model', 'package'],
-  ...['forwarder/faults', 'page/page', 'delivery/delivery', 'server', 'database/defaults', 'forwarder/spool'],
-  ...['forwarder/end-to-end', 'database/migrate', 'faults/durable', 'counting/limits', 'demo/demo'],
-].map((name) => join('test', `${name}.test.ts`))
+  ...[
+    'faults/hostile.test.ts',
+    'http',
+    'database/embedded.test.ts',
+    'database',
+    'snapshots',
+    'server.test.ts',
+  ],
+  ...[
+    'faults',
+    'page/page.test.ts',
+    'delivery',
+    'package.test.ts',
+    'faults/cut-points.test.ts',
+    'ingest',
+    '.',
+  ],
+  ...[
+    'counting',
+    'reporting',
+    'faults/end.test.ts',
+    'forwarder/end-to-end.test.ts',
+    'database/defaults.test.ts',
+  ],
+  ...['forwarder/spool.test.ts', 'demo', 'forwarder/faults.test.ts', 'faults/model.test.ts'],
+].map((name) => join('test', name))
 /** Runs the test files of one process. */
 const GROUP = 'test/group.ts'
 /** Then tap names the tests of a file that have not ended. */
@@ -70,8 +92,7 @@ process.exitCode = report(outcomes) ? 0 : 1
 
 async function findFiles(): Promise<string[]> {
   const names = await readdir(join(ROOT, 'test'), { recursive: true })
-  const files = names.filter((name) => name.endsWith('.test.ts')).map((name) => join('test', name))
-  return [...FIRST, ...files.filter((file) => !FIRST.includes(file))]
+  return names.filter((name) => name.endsWith('.test.ts')).map((name) => join('test', name))
 }
 
 async function needBrowser(): Promise<boolean> {
@@ -86,7 +107,8 @@ function groupFiles(): string[][] {
     const name = FIRST.includes(file) ? file : dirname(file)
     groups.set(name, [...(groups.get(name) ?? []), file])
   }
-  return [...groups.values()]
+  const others = [...groups].filter(([name]) => !FIRST.includes(name)).map(([, files]) => files)
+  return [...FIRST.flatMap((name) => [groups.get(name) ?? []]).filter(({ length }) => length > 0), ...others]
 }
 
 async function runGroup(files: string[], server: string): Promise<void> {

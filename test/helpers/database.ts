@@ -52,7 +52,7 @@ async function findServer(): Promise<string> {
 
 async function createDatabase(unmigrated: boolean): Promise<string> {
   const name = `test_${process.pid}_${++created}`
-  const admin = postgres(await findServer(), { max: 1, onnotice: () => {} })
+  const admin = postgres(await findServer(), { max: 1, fetch_types: false })
   await (unmigrated
     ? admin`create database ${admin(name)}`
     : admin`create database ${admin(name)} template ${admin(TEMPLATE)}`)
@@ -60,14 +60,15 @@ async function createDatabase(unmigrated: boolean): Promise<string> {
   return name
 }
 
-/** Ends what a killed process may have left running, then empties the tables. */
+/** Ends what a killed process may have left running, then empties the tables. Truncating an empty one costs as much. */
 async function empty(url: string): Promise<void> {
-  const sql = postgres(url, { max: 1, onnotice: () => {} })
+  const sql = postgres(url, { max: 1, fetch_types: false })
   await sql`select pg_terminate_backend(pid, 5000) from pg_stat_activity
     where datname = current_database() and pid <> pg_backend_pid()`
-  const tables = await sql<{ name: string }[]>`select tablename as name from pg_tables
-    where schemaname = current_schema() and tablename not like '%migrations'`
-  await sql`truncate ${sql(tables.map(({ name }) => name))}`
+  const tables = await sql<{ name: string }[]>`select relname as name from pg_class
+    where relkind = 'r' and relnamespace = current_schema()::regnamespace and relname not like '%migrations'
+      and pg_relation_size(oid) > 0`
+  if (tables.length > 0) await sql`truncate ${sql(tables.map(({ name }) => name))} cascade`
   await sql.end()
 }
 
