@@ -1,12 +1,14 @@
-// Runs test files, which are compiled next to it, one after another in one process.
+// Runs test files, which are compiled next to it, one after another in one process. An environment variable names them: tap
+// would add arguments to the names of directories that tests use.
 
 import root from 'tap'
 import { enterFile } from './helpers/file-test.js'
 
-const timeout = Number(process.env.TAP_TIMEOUT) * 1000
+const { TAP_TIMEOUT, BOUNDARY_USAGE_TEST_FILES: files = '' } = process.env
+const timeout = Number(TAP_TIMEOUT) * 1000
 
 root.setTimeout(0) // it counts for each file
-for (const file of process.argv.slice(2))
+for (const file of files.split(' '))
   root.test(file, { timeout }, async (t) => {
     enterFile(t)
     await import(file.replace(/^test\//, './').replace(/\.ts$/, '.js'))

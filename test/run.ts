@@ -18,31 +18,11 @@ import { linkService } from './link.js'
 const JOBS = 4
 /** What takes longest, so that none of it runs alone at the end: folders, and files that have a process of their own. */
 const FIRST = [
-  ...[
-    'faults/hostile.test.ts',
-    'http',
-    'database/embedded.test.ts',
-    'database',
-    'snapshots',
-    'server.test.ts',
-  ],
-  ...[
-    'faults',
-    'page/page.test.ts',
-    'delivery',
-    'package.test.ts',
-    'faults/cut-points.test.ts',
-    'ingest',
-    '.',
-  ],
-  ...[
-    'counting',
-    'reporting',
-    'faults/end.test.ts',
-    'forwarder/end-to-end.test.ts',
-    'database/defaults.test.ts',
-  ],
-  ...['forwarder/spool.test.ts', 'demo', 'forwarder/faults.test.ts', 'faults/model.test.ts'],
+  ...['faults/hostile.test.ts', 'http', 'database/embedded.test.ts', 'database', 'snapshots'],
+  ...['server.test.ts', 'faults', 'page/page.test.ts', 'delivery', 'package.test.ts', 'ingest', '.'],
+  ...['faults/cut-points.test.ts', 'counting', 'reporting', 'faults/end.test.ts', 'demo'],
+  ...['forwarder/end-to-end.test.ts', 'database/defaults.test.ts', 'forwarder/spool.test.ts'],
+  ...['forwarder/faults.test.ts', 'faults/model.test.ts', 'directory-lock.test.ts'],
 ].map((name) => join('test', name))
 /** Runs the test files of one process. */
 const GROUP = 'test/group.ts'
@@ -92,7 +72,10 @@ process.exitCode = report(outcomes) ? 0 : 1
 
 async function findFiles(): Promise<string[]> {
   const names = await readdir(join(ROOT, 'test'), { recursive: true })
-  return names.filter((name) => name.endsWith('.test.ts')).map((name) => join('test', name))
+  return names
+    .filter((name) => name.endsWith('.test.ts'))
+    .map((name) => join('test', name))
+    .sort()
 }
 
 async function needBrowser(): Promise<boolean> {
@@ -107,14 +90,19 @@ function groupFiles(): string[][] {
     const name = FIRST.includes(file) ? file : dirname(file)
     groups.set(name, [...(groups.get(name) ?? []), file])
   }
-  const others = [...groups].filter(([name]) => !FIRST.includes(name)).map(([, files]) => files)
-  return [...FIRST.flatMap((name) => [groups.get(name) ?? []]).filter(({ length }) => length > 0), ...others]
+  const names = new Set([...FIRST, ...groups.keys()])
+  return [...names].map((name) => groups.get(name)).filter((files) => files !== undefined)
 }
 
 async function runGroup(files: string[], server: string): Promise<void> {
-  const child = spawn(process.execPath, ['--enable-source-maps', compiled(GROUP), ...files], {
+  const child = spawn(process.execPath, ['--enable-source-maps', compiled(GROUP)], {
     cwd: ROOT,
-    env: { ...process.env, [SERVER_VARIABLE]: server, TAP_TIMEOUT: String(FILE_LIMIT_MS / 1000) },
+    env: {
+      ...process.env,
+      [SERVER_VARIABLE]: server,
+      BOUNDARY_USAGE_TEST_FILES: files.join(' '),
+      TAP_TIMEOUT: String(FILE_LIMIT_MS / 1000),
+    },
     stdio: ['ignore', 'pipe', 'pipe'],
   })
   running.add(child)
