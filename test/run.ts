@@ -18,11 +18,11 @@ import { linkService } from './link.js'
 const JOBS = 4
 /** What takes longest, so that none of it runs alone at the end: folders, and files that have a process of their own. */
 const FIRST = [
-  ...['faults/hostile.test.ts', 'http', 'database/embedded.test.ts', 'database', 'snapshots'],
-  ...['server.test.ts', 'faults', 'page/page.test.ts', 'delivery', 'package.test.ts', 'ingest', '.'],
-  ...['faults/cut-points.test.ts', 'counting', 'reporting', 'faults/end.test.ts', 'demo'],
-  ...['forwarder/end-to-end.test.ts', 'database/defaults.test.ts', 'forwarder/spool.test.ts'],
-  ...['forwarder/faults.test.ts', 'faults/model.test.ts', 'directory-lock.test.ts'],
+  ...['faults/hostile.test.ts', 'database/embedded.test.ts', 'faults', 'http', 'package.test.ts', 'database'],
+  ...['forwarder/faults.test.ts', 'faults/cut-points.test.ts', 'snapshots', 'server.test.ts', 'counting'],
+  ...['reporting', 'ingest', 'page/page.test.ts', 'delivery', 'forwarder/end-to-end.test.ts', '.'],
+  ...['forwarder/spool.test.ts', 'demo', 'database/defaults.test.ts', 'faults/model.test.ts', 'forwarder'],
+  ...['faults/end.test.ts', 'page', 'directory-lock.test.ts'],
 ].map((name) => join('test', name))
 /** Runs the test files of one process. */
 const GROUP = 'test/group.ts'
