@@ -8,7 +8,6 @@ import type { DistinctIds } from './distinct-ids.js'
 import { ledgerOf, MAX_SUM } from './ledger.js'
 import { beat, type Replica } from './replica.js'
 import { SKETCH_BITS } from './sketch.js'
-import { MANY_RUNS } from './stored-runs.js'
 import type { Flush } from './tracker.js'
 
 const SKETCH = sql.raw(String(SKETCH_BITS))
@@ -20,8 +19,8 @@ export interface FlushOutcome {
   readonly newPeriod: boolean
   /** Logs that had been counted before; 0 if an earlier attempt counted them. */
   readonly duplicates: number
-  /** How many runs the ledger has of a session, by its key, where they are many. */
-  readonly storedRuns?: Readonly<Record<string, number>> | undefined
+  /** How many runs the ledger has of a session, by its position in the flush, where they are many. */
+  readonly storedRuns?: Readonly<Record<number, number>> | undefined
 }
 
 /**
@@ -83,7 +82,7 @@ function addedBy(replica: Replica, flush: Flush, fence: SQL): SQL {
       from fence, (
         select sum(added_allowed)::bigint as allowed, sum(added_denied)::bigint as denied,
           least(sum(added_missing), ${MAX_SUM})::bigint as missing, sum(added_recovered)::bigint as recovered,
-          jsonb_object_agg(session_key, runs) filter (where runs >= ${sql.raw(String(MANY_RUNS))}) as stored_runs
+          jsonb_object_agg(position_if_many, runs) filter (where position_if_many is not null) as stored_runs
         from ledger) as sums
     )`
 }
@@ -165,7 +164,7 @@ async function applyLean(db: Executor, replica: Replica, flush: Flush): Promise<
   return row && toAdded(row)
 }
 
-type AddedRow = { duplicates: string; stored_runs: Record<string, number> | null }
+type AddedRow = { duplicates: string; stored_runs: Record<number, number> | null }
 type Added = Required<Pick<FlushOutcome, 'duplicates' | 'storedRuns'>>
 
 function toAdded({ duplicates, stored_runs }: AddedRow): Added {

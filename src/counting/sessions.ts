@@ -132,8 +132,6 @@ export class Session {
   #allowed = 0
   #denied = 0
 
-  /** Its key in the ledger, once a flush has been written. */
-  key: string | undefined
   readonly workspaceId: string
   readonly sessionId: string
   /** The owner of its last batch whose ids all joined the distinct counts. */

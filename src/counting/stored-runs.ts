@@ -15,12 +15,13 @@ export class StoredRuns {
     return this.#runs.size === 0 ? 0 : (this.#runs.get(workspaceId + sessionId) ?? 0)
   }
 
-  /** `runs` has those of the sessions' keys that have many. */
-  learn(sessions: Iterable<Session>, runs: Readonly<Record<string, number>>): void {
+  /** `runs` are those of the sessions that have many, by their positions. */
+  learn(sessions: Iterable<Session>, runs: Readonly<Record<number, number>>): void {
     if (this.#runs.size === 0 && Object.keys(runs).length === 0) return
-    for (const { key = '', workspaceId, sessionId } of sessions) {
+    let position = 0
+    for (const { workspaceId, sessionId } of sessions) {
       const id = workspaceId + sessionId
-      const stored = runs[key]
+      const stored = runs[position++]
       this.#runs.delete(id)
       if (stored !== undefined) this.#runs.set(id, stored)
     }

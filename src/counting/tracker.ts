@@ -214,9 +214,9 @@ export class Tracker {
 
   /**
    * Discards the flush, which the database has applied. `newPeriod`: it opened a period there. `storedRuns`: how many runs
-   * the ledger has of its sessions, by their key, where they are many.
+   * the ledger has of its sessions, by their position, where they are many.
    */
-  settle(flush: Flush, newPeriod: boolean, storedRuns?: Readonly<Record<string, number>>): void {
+  settle(flush: Flush, newPeriod: boolean, storedRuns?: Readonly<Record<number, number>>): void {
     if (flush !== this.#frozen) throw new Error(`flush ${flush.flushSeq} is not the unsettled one`)
     this.#frozen = undefined
     if (storedRuns) this.#storedRuns.learn(flush.sessions, storedRuns)

@@ -4,23 +4,17 @@ import t from 'tap'
 import { Session } from '../../src/counting/sessions.js'
 import { StoredRuns } from '../../src/counting/stored-runs.js'
 
-function session(id: string, workspaceId = 'w'): Session {
-  const session = new Session(workspaceId, id)
-  session.key = `${workspaceId} ${id}`
-  return session
-}
-
 t.test('sessions of one id in two workspaces are different', async (t) => {
   const stored = new StoredRuns()
-  stored.learn([session('s'), session('s', 'x')], { 'w s': 40 })
+  stored.learn([new Session('w', 's'), new Session('x', 's')], { 0: 40 })
   t.equal(stored.of('w', 's'), 40)
   t.equal(stored.of('x', 's'), 0)
 })
 
 t.test('the sessions that were flushed longest ago are forgotten first', async (t) => {
   const stored = new StoredRuns()
-  const sessions = Array.from({ length: 20_001 }, (_, n) => session(`s${n}`))
-  const runs = Object.fromEntries(sessions.map(({ key }) => [key, 20]))
+  const sessions = Array.from({ length: 20_001 }, (_, n) => new Session('w', `s${n}`))
+  const runs = Array.from(sessions, () => 20)
   stored.learn(sessions.slice(0, 20_000), runs)
   stored.learn(sessions.slice(0, 1), runs)
   stored.learn(sessions.slice(20_000), runs)
