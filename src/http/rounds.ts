@@ -55,7 +55,8 @@ export class Rounds {
       count++
     }
     for (const [socket, request] of this.#late) {
-      if (socket.destroyed) continue
+      // What is paused already, until its response is sent, must not be resumed before.
+      if (socket.destroyed || socket.isPaused()) continue
       socket.pause()
       this.#resting.push(request, socket)
     }

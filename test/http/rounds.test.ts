@@ -4,16 +4,23 @@ import type { Socket } from 'node:net'
 import t from 'tap'
 import { Rounds } from '../../src/http/rounds.js'
 
+interface TestSocket extends Pick<Socket, 'destroyed' | 'isPaused'> {
+  isResting: boolean
+  pause: () => void
+  resume: () => void
+}
+
 /** Connections by name, the clock, and the requests of a round. */
 function setUp() {
   let now = 0
   const rounds = new Rounds(() => now)
   const resumed: string[] = []
-  const sockets = new Map<string, { destroyed: boolean; isResting: boolean }>()
+  const sockets = new Map<string, TestSocket>()
   const socketOf = (name: string): Socket => {
-    const socket = sockets.get(name) ?? {
+    const socket: TestSocket = sockets.get(name) ?? {
       destroyed: false,
       isResting: false,
+      isPaused: () => socket.isResting,
       pause: () => {
         socket.isResting = true
       },
@@ -27,6 +34,7 @@ function setUp() {
   }
   return {
     destroy: (name: string) => Object.assign(socketOf(name), { destroyed: true }),
+    pause: (name: string) => socketOf(name).pause(),
     /** A request on that connection, so long after the one before. */
     request(name: string, afterMs: number, credential = '', ip = '192.0.2.1') {
       now += afterMs
@@ -43,7 +51,7 @@ function setUp() {
 }
 
 t.test('connections rest whose requests come late in a long round', async (t) => {
-  const { request, resting, end } = setUp()
+  const { request, resting, pause, end } = setUp()
   request('a', 0)
   request('b', 10)
   await end(100)
@@ -61,6 +69,11 @@ t.test('connections rest whose requests come late in a long round', async (t) =>
   request('b', 5)
   await end()
   t.strictSame(resting(), [], 'each round begins anew')
+  request('a', 0)
+  request('paused', 11)
+  pause('paused')
+  await end()
+  t.strictSame([await end(), resting()], [[], ['paused']], 'what something else has paused is left to it')
 })
 
 t.test('they are read again in turns of their senders, as many as keep the rounds short', async (t) => {
