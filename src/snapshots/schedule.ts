@@ -50,9 +50,10 @@ export class Schedule {
     let retryAt = 0 // on the monotonic clock: the database's may be set back
     let failures = 0
     while (!signal.aborted) {
-      const boundary = boundaryBefore(now(), intervalMs)
+      const clock = now() // once: between two readings a boundary can pass
+      const boundary = boundaryBefore(clock, intervalMs)
       const next = this.#recordedUntil >= boundary ? boundary + intervalMs : boundary
-      const waitMs = Math.max(next + (goesFirst() ? 0 : checkMs) - now(), retryAt - performance.now())
+      const waitMs = Math.max(next + (goesFirst() ? 0 : checkMs) - clock, retryAt - performance.now())
       if (waitMs > 0) {
         await this.#waker.wait(Math.min(waitMs, longestWaitMs), { signal })
         continue
