@@ -80,7 +80,10 @@ t.test(
         BOUNDARY_USAGE_TEE: join(home, 'agent.sock'),
       },
       stdio: ['ignore', 'ignore', 'inherit'],
+      detached: true,
     })
+    // With it end the forwarders that it has started, and the loop that would start another one.
+    t.teardown(() => endGroup(script.pid ?? 0))
     t.strictSame(await once(script, 'exit'), [0, null])
     const boundary = await connectBoundary(t, socket)
     await boundary.send(envelopeFrame({ session_id: randomUUID(), logs: boundaryLogs(10) }))
@@ -88,9 +91,6 @@ t.test(
     const [first = 0] = await pids()
     process.kill(first, 'SIGKILL')
     const second = await until(async () => (await pids())[1], { what: 'another start' })
-    t.teardown(async () => {
-      for (const pid of (await pids()).slice(1)) if (isAlive(pid)) process.kill(pid, 'SIGTERM')
-    })
     await until(
       async () => {
         const again = await connectBoundary(t, socket).catch(() => undefined)
@@ -105,6 +105,10 @@ t.test(
     t.equal((await pids()).length, 2, 'a clean end is no reason to start again')
   },
 )
+
+function endGroup(leader: number): void {
+  if (leader > 0 && isAlive(-leader)) process.kill(-leader, 'SIGKILL')
+}
 
 function isAlive(pid: number): boolean {
   try {
