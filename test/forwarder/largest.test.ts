@@ -1,34 +1,46 @@
-// The largest of many items: whatever changes, it is the one that a search through all of them finds.
+// Property test: the heap's first item is one that a search through all items would find.
 
+import fc from 'fast-check'
 import t from 'tap'
-import { Largest } from '../../src/forwarder/largest.js'
+import { Largest, type Sized } from '../../src/forwarder/largest.js'
 import { cases } from '../helpers/effort.js'
 
-interface Item {
-  bytes: number
-  place: number
-}
+const ITEMS = 30
+
+/** A change of one item: its new size, or undefined if it is removed. */
+const change = fc.record({
+  index: fc.nat(ITEMS - 1),
+  bytes: fc.option(fc.nat(19), { nil: undefined, freq: 2 }),
+})
 
 t.test('after any additions, changes and removals the first item is a largest one', async (t) => {
-  let wrong = 0
-  for (let run = 0; run < cases({ suite: 50, soak: 500 }); run++) {
-    const largest = new Largest<Item>()
-    const items = Array.from({ length: 30 }, (): Item => ({ bytes: 0, place: -1 }))
-    const present = new Set<Item>()
-    for (let step = 0; step < 300; step++) {
-      const item = items[Math.floor(Math.random() * items.length)] as Item
-      if (Math.random() < 0.3) {
-        largest.remove(item)
-        present.delete(item)
-      } else {
-        item.bytes = Math.floor(Math.random() * 20)
-        largest.put(item)
-        present.add(item)
-      }
-      const expected = present.size === 0 ? undefined : Math.max(...[...present].map(({ bytes }) => bytes))
-      const { first } = largest
-      if (first?.bytes !== expected || (first && !present.has(first))) wrong++
-    }
-  }
-  t.equal(wrong, 0)
+  const numRuns = cases({ suite: 50, soak: 500 })
+  let checked = 0
+  fc.assert(
+    fc.property(fc.array(change, { minLength: 300, maxLength: 300 }), (changes) => {
+      const largest = new Largest<Sized & { bytes: number }>()
+      const items = Array.from({ length: ITEMS }, () => ({ bytes: 0, place: -1 }))
+      const present = new Set<Sized>()
+      checked++
+      return changes.every(({ index, bytes }) => {
+        const item = items[index] ?? { bytes: 0, place: -1 }
+        if (bytes === undefined) {
+          largest.remove(item)
+          present.delete(item)
+        } else {
+          item.bytes = bytes
+          largest.put(item)
+          present.add(item)
+        }
+        const sizes = [...present].map(({ bytes }) => bytes)
+        const { first } = largest
+        return (
+          first?.bytes === (sizes.length === 0 ? undefined : Math.max(...sizes)) &&
+          (!first || present.has(first))
+        )
+      })
+    }),
+    { numRuns },
+  )
+  t.equal(checked, numRuns)
 })

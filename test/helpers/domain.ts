@@ -1,5 +1,5 @@
-// Stands in for async-hook-domain, with which tap finds the test whose code threw an error that nothing caught: that one
-// is told of the end of each promise of the process, of the service too, which takes a tenth of its CPU time.
+// Replaces async-hook-domain, which tap uses to find the test that caused an uncaught error. That package has a callback
+// called for every promise of the process, also those of the service, which takes a tenth of the tests' CPU time.
 
 import { AsyncLocalStorage } from 'node:async_hooks'
 
