@@ -40,6 +40,8 @@ export function sketchHash(key: Uint8Array): SketchHash {
 
 export class Sketch {
   readonly #bytes = new Uint8Array(SKETCH_BITS / 8)
+  /** All bytes from here on are zero. */
+  #end = 0
 
   /** Sets the bit. Returns false if it was already set. */
   add(position: Position): boolean {
@@ -47,6 +49,7 @@ export class Sketch {
     const mask = 0x80 >> (position & 7)
     const before = this.#bytes[index] ?? 0
     this.#bytes[index] = before | mask
+    if (index >= this.#end) this.#end = index + 1
     return (before & mask) === 0
   }
 
@@ -56,8 +59,9 @@ export class Sketch {
 
   /** Turns this into the sketch of the union of both sets. */
   merge(other: Sketch): void {
-    for (let index = 0; index < this.#bytes.length; index++)
+    for (let index = 0; index < other.#end; index++)
       this.#bytes[index] = (this.#bytes[index] ?? 0) | (other.#bytes[index] ?? 0)
+    this.#end = Math.max(this.#end, other.#end)
   }
 
   /** For each rank, the number of buckets whose bit is set. */
@@ -66,7 +70,8 @@ export class Sketch {
     const perRank = BUCKETS / 8
     for (let rank = 0; rank < RANKS; rank++) {
       let sum = 0
-      for (let index = rank * perRank; index < (rank + 1) * perRank; index++) {
+      const end = Math.min((rank + 1) * perRank, this.#end)
+      for (let index = rank * perRank; index < end; index++) {
         let byte = this.#bytes[index] ?? 0
         for (; byte !== 0; byte &= byte - 1) sum++
       }
@@ -81,8 +86,7 @@ export class Sketch {
 
   /** A PostgreSQL bit string without trailing zeros, which a cast to bit(n) restores. */
   toBitString(): string {
-    const end = this.#bytes.findLastIndex((byte) => byte !== 0) + 1
-    return `x${Buffer.from(this.#bytes.buffer, 0, end).toString('hex')}`
+    return `x${Buffer.from(this.#bytes.buffer, 0, this.#end).toString('hex')}`
   }
 }
 
