@@ -37,10 +37,11 @@ export async function testDatabase(
   const database = connectDatabase({ target: { url }, poolMax: 5 })
   t.teardown(async () => {
     await database.close()
+    if (!altered) {
+      await empty(sql)
+      idle.push(name)
+    }
     await sql.end({ timeout: 1 })
-    if (altered) return
-    await empty(url)
-    idle.push(name)
   })
   return { url, sql, database }
 }
@@ -61,15 +62,15 @@ async function createDatabase(unmigrated: boolean): Promise<string> {
 }
 
 /** Ends what a killed process may have left running, then empties the tables. Truncating an empty one costs as much. */
-async function empty(url: string): Promise<void> {
-  const sql = postgres(url, { max: 1, fetch_types: false })
-  await sql`select pg_terminate_backend(pid, 5000) from pg_stat_activity
+async function empty(sql: postgres.Sql): Promise<void> {
+  const own = await sql.reserve() // the others of the pool are ended, too
+  await own`select pg_terminate_backend(pid, 5000) from pg_stat_activity
     where datname = current_database() and pid <> pg_backend_pid()`
-  const tables = await sql<{ name: string }[]>`select relname as name from pg_class
+  const tables = await own<{ name: string }[]>`select relname as name from pg_class
     where relkind = 'r' and relnamespace = current_schema()::regnamespace and relname not like '%migrations'
       and pg_relation_size(oid) > 0`
-  if (tables.length > 0) await sql`truncate ${sql(tables.map(({ name }) => name))} cascade`
-  await sql.end()
+  if (tables.length > 0) await own`truncate ${own(tables.map(({ name }) => name))} cascade`
+  own.release()
 }
 
 /** Resolves when a statement in that database waits for a lock. */
