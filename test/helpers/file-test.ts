@@ -1,6 +1,6 @@
-// What test files get as the default export of tap, where several run in one process: the test that is their file.
+// What test files get as the default export of tap, because several run in one process: the test that is their file.
 
-import root, { type Test } from 'tap'
+import root, { Test } from 'tap'
 
 let current: Test = root
 
@@ -8,6 +8,25 @@ let current: Test = root
 export function enterFile(t: Test): void {
   current = t
 }
+
+/** The test that is running, inside of all others that are. */
+let running: Test = root
+follow(root)
+
+function follow(t: Test): void {
+  t.on('subtestStart', (subtest) => {
+    if (!(subtest instanceof Test)) return
+    running = subtest
+    follow(subtest)
+  })
+  // The next one may have started by then.
+  t.on('subtestEnd', (subtest) => {
+    if (running === subtest) running = t
+  })
+}
+
+/** Gets unhandled rejections, too. */
+process.setUncaughtExceptionCaptureCallback((error: unknown) => running.threw(error))
 
 export default new Proxy<Test>(root, {
   get: (_, name) => {
