@@ -2,7 +2,7 @@
 // instead of 900. Node.js takes a second of CPU time to load all those, which each test file and each process that it
 // starts would spend.
 
-import { cp, mkdir, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
+import { cp, mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { dirname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { build, type Plugin } from 'esbuild'
@@ -34,11 +34,13 @@ const PACKAGE_IMPORT = /^import [^'\n]+ from '([^.'][^']*)';$/gm
 const BANNER = `import { createRequire as from } from 'node:module'
 const bundleUrl = import.meta.url; const require = from(bundleUrl);`
 
-export async function linkService(): Promise<void> {
+/** Returns the module that each import of a package leads to, by what is imported. */
+export async function linkService(): Promise<Map<string, string>> {
   await rm(OUT, { recursive: true, force: true })
   await cp(BUILT, OUT, { recursive: true })
   await mkdir(ENTRIES)
   const imports = await findImports()
+  const modules = new Map(imports.map((name) => [name, join(LINKED, `${pathOf(name)}.js`)]))
   const tests = {
     in: fileURLToPath(import.meta.resolve(TEST_PACKAGE)),
     out: join(PACKAGES, TEST_SCOPE, TEST_PACKAGE, 'index'),
@@ -61,12 +63,12 @@ export async function linkService(): Promise<void> {
     logLevel: 'warning',
     plugins: [knownPlaces],
   })
-  await symlink(join(TEST_SCOPE, TEST_PACKAGE), join(OUT, PACKAGES, TEST_PACKAGE))
-  for (const name of new Set([...imports.map(packageOf), TEST_PACKAGE]))
+  for (const name of new Set(imports.map(packageOf)))
     await writeFile(
       join(OUT, PACKAGES, name, 'package.json'),
       JSON.stringify({ name, type: 'module', exports: { '.': './index.js', './*': './*.js' } }),
     )
+  return modules.set(TEST_PACKAGE, join(LINKED, `${tests.out}.js`))
 }
 
 /** Writes into files that look for others next to them where those lie, from OUT, in which the bundles are. */
@@ -99,6 +101,11 @@ function packageOf(name: string): string {
   return name.split('/', name.startsWith('@') ? 2 : 1).join('/')
 }
 
+/** Where the bundle of an import lies in LINKED, without its suffix. */
+function pathOf(name: string): string {
+  return join(PACKAGES, name === packageOf(name) ? join(name, 'index') : name)
+}
+
 /** Writes a module that exports all that `name` does: esbuild does not know the names that CommonJS exports. */
 async function writeEntry(name: string): Promise<{ in: string; out: string }> {
   const path = join(ENTRIES, `${name}.mjs`)
@@ -112,5 +119,5 @@ async function writeEntry(name: string): Promise<{ in: string; out: string }> {
   ]
   await mkdir(dirname(path), { recursive: true })
   await writeFile(path, lines.join('\n'))
-  return { in: path, out: join(PACKAGES, name === packageOf(name) ? join(name, 'index') : name) }
+  return { in: path, out: pathOf(name) }
 }

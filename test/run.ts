@@ -1,9 +1,9 @@
-// npm test [-- FILE …]: compiles the test files and runs them in processes of one folder each, on one PostgreSQL server.
+// npm test [-- FILE …]: compiles the test files and runs them in a few processes, on one PostgreSQL server.
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { readdir, readFile } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
@@ -16,16 +16,28 @@ import { linkService } from './link.js'
 
 /** More than a small machine has cores, since most files wait for timeouts and other processes. */
 const JOBS = 4
-/** What takes longest, so that none of it runs alone at the end: folders, and files that have a process of their own. */
+/** What takes longest, so that none of it runs alone at the end. */
 const FIRST = [
-  ...['faults/hostile.test.ts', 'database/embedded.test.ts', 'faults', 'http', 'package.test.ts', 'database'],
-  ...['forwarder/faults.test.ts', 'faults/cut-points.test.ts', 'snapshots', 'server.test.ts', 'counting'],
-  ...['reporting', 'ingest', 'page/page.test.ts', 'delivery', 'forwarder/end-to-end.test.ts', '.'],
-  ...['forwarder/spool.test.ts', 'demo', 'database/defaults.test.ts', 'faults/model.test.ts', 'forwarder'],
-  ...['faults/end.test.ts', 'page', 'directory-lock.test.ts'],
-].map((name) => join('test', name))
-/** Runs the test files of one process. */
-const GROUP = 'test/group.ts'
+  ...['faults/hostile', 'database/embedded', 'package', 'forwarder/faults', 'faults/cut-points', 'server'],
+  ...[
+    'delivery/delivery',
+    'page/page',
+    'faults/model',
+    'forwarder/end-to-end',
+    'forwarder/spool',
+    'demo/demo',
+  ],
+  ...[
+    'database/defaults',
+    'reporting/late',
+    'database/migrate',
+    'ingest/json',
+    'faults/end',
+    'snapshots/days',
+  ],
+].map((name) => `test/${name}.test.ts`)
+/** Runs test files in one process, which loads the service and warms up once: that takes a second of CPU time. */
+const WORKER = 'test/worker.ts'
 /** Then tap names the tests of a file that have not ended. */
 const FILE_LIMIT_MS = 300_000
 /** So much later the process is ended. */
@@ -52,17 +64,19 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const)
 
 const start = performance.now()
 const files = process.argv.length > 2 ? process.argv.slice(2) : await findFiles()
-await linkService()
-await compileTests()
+await compileTests(await linkService())
 const scope = openScope()
 const outcomes: Outcome[] = []
 try {
   await Promise.all([preparePostgres(scope), (await needBrowser()) && prepareChromium(scope)])
   const server = await startShared(scope)
-  const queue = groupFiles().values()
+  const queue = [
+    ...FIRST.filter((file) => files.includes(file)),
+    ...files.filter((file) => !FIRST.includes(file)),
+  ]
   await Promise.all(
     Array.from({ length: JOBS }, async () => {
-      for (const group of queue) await runGroup(group, server)
+      while (queue.length > 0) await runWorker(queue, server)
     }),
   )
 } finally {
@@ -83,52 +97,43 @@ async function needBrowser(): Promise<boolean> {
   return texts.some((text) => text.includes('startChromium'))
 }
 
-/** The files of a folder share a process, which loads the service and warms up once: that takes it a second of CPU time. */
-function groupFiles(): string[][] {
-  const groups = new Map<string, string[]>()
-  for (const file of files) {
-    const name = FIRST.includes(file) ? file : dirname(file)
-    groups.set(name, [...(groups.get(name) ?? []), file])
-  }
-  const names = new Set([...FIRST, ...groups.keys()])
-  return [...names].map((name) => groups.get(name)).filter((files) => files !== undefined)
-}
-
-async function runGroup(files: string[], server: string): Promise<void> {
-  const child = spawn(process.execPath, ['--enable-source-maps', compiled(GROUP)], {
+/** Runs files of the queue in a process, until the queue is empty or the process ends. */
+async function runWorker(queue: string[], server: string): Promise<void> {
+  const child = spawn(process.execPath, ['--enable-source-maps', compiled(WORKER)], {
     cwd: ROOT,
-    env: {
-      ...process.env,
-      [SERVER_VARIABLE]: server,
-      BOUNDARY_USAGE_TEST_FILES: files.join(' '),
-      TAP_TIMEOUT: String(FILE_LIMIT_MS / 1000),
-    },
-    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, [SERVER_VARIABLE]: server, TAP_TIMEOUT: String(FILE_LIMIT_MS / 1000) },
+    stdio: ['pipe', 'pipe', 'pipe'],
   })
   running.add(child)
   const closed = once(child, 'close')
   const stderr = text(child.stderr)
   const timer = setTimeout(() => child.kill(), FILE_LIMIT_MS + KILL_AFTER_MS)
-  const outcomes = new Map<string, boolean>()
+  let current: string | undefined
+  let hasFailed = false
   let start = performance.now()
   let lines: string[] = []
-  for await (const line of createInterface(child.stdout)) {
-    lines.push(line)
-    const [, result, file] = /^(ok|not ok) \d+ - (\S+\.test\.ts)/.exec(line) ?? []
-    if (file === undefined) continue
-    outcomes.set(file, result === 'ok')
-    record(file, result === 'ok', performance.now() - start, lines)
+  const runNext = (): void => {
+    current = queue.shift()
+    if (current === undefined) child.stdin.end()
+    else child.stdin.write(`${current}\n`)
     start = performance.now()
     lines = []
     timer.refresh()
   }
+  runNext()
+  for await (const line of createInterface(child.stdout)) {
+    lines.push(line)
+    const [, result, file] = /^(ok|not ok) \d+ - (\S+\.test\.ts)/.exec(line) ?? []
+    if (file === undefined) continue
+    hasFailed ||= result !== 'ok'
+    record(file, result === 'ok', performance.now() - start, lines)
+    runNext()
+  }
   await closed
   clearTimeout(timer)
   running.delete(child)
-  const others = files.filter((file) => !outcomes.has(file))
-  if (others.length > 0) record(others.join(' '), false, performance.now() - start, lines)
-  else if (child.exitCode !== 0 && ![...outcomes.values()].includes(false))
-    record(`after ${files.join(' ')}`, false, performance.now() - start, lines)
+  const failed = current ?? (child.exitCode !== 0 && !hasFailed ? 'the end of a worker' : undefined)
+  if (failed !== undefined) record(failed, false, performance.now() - start, lines)
   if (await stderr) print(await stderr)
 }
 
