@@ -102,7 +102,7 @@ async function initialize(home: string): Promise<void> {
   const secret = ['-A', 'scram-sha-256', `--pwfile=${secretFile}`]
   await run(
     join(await binaries(home), 'bin/initdb'),
-    ['-D', data, '-U', 'postgres', ...secret, '-E', 'UTF8', '--no-sync'],
+    ['-D', data, '-U', 'postgres', ...secret, '-E', 'UTF8', '--no-sync', '--wal-segsize=1'],
     await optionsOf(home),
   )
 }
