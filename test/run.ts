@@ -64,12 +64,14 @@ for (const signal of ['SIGINT', 'SIGTERM'] as const)
 
 const start = performance.now()
 const files = process.argv.length > 2 ? process.argv.slice(2) : await findFiles()
-await compileTests(await linkService())
 const scope = openScope()
 const outcomes: Outcome[] = []
 try {
-  await Promise.all([preparePostgres(scope), (await needBrowser()) && prepareChromium(scope)])
-  const server = await startShared(scope)
+  const [server] = await Promise.all([
+    preparePostgres(scope).then(() => startShared(scope)),
+    linkService().then(compileTests),
+    (await needBrowser()) && prepareChromium(scope),
+  ])
   const queue = [
     ...FIRST.filter((file) => files.includes(file)),
     ...files.filter((file) => !FIRST.includes(file)),
