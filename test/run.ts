@@ -125,10 +125,12 @@ async function runWorker(queue: string[], server: string): Promise<void> {
   runNext()
   for await (const line of createInterface(child.stdout)) {
     lines.push(line)
-    const [, result, file] = /^(ok|not ok) \d+ - (\S+\.test\.ts)/.exec(line) ?? []
+    const file = /^(?:not )?ok \d+ - (\S+\.test\.ts)/.exec(line)?.[1]
     if (file === undefined) continue
-    hasFailed ||= result !== 'ok'
-    record(file, result === 'ok', performance.now() - start, lines)
+    // Also what an earlier file threw after its end.
+    const passed = !lines.some((line) => line.startsWith('not ok'))
+    hasFailed ||= !passed
+    record(file, passed, performance.now() - start, lines)
     runNext()
   }
   await closed
