@@ -17,25 +17,13 @@ import { linkService } from './link.js'
 /** More than a small machine has cores, since most files wait for timeouts and other processes. */
 const JOBS = 4
 /** What takes longest, so that none of it runs alone at the end. */
-const FIRST = [
-  ...['faults/hostile', 'database/embedded', 'package', 'forwarder/faults', 'faults/cut-points', 'server'],
-  ...[
-    'delivery/delivery',
-    'page/page',
-    'faults/model',
-    'forwarder/end-to-end',
-    'forwarder/spool',
-    'demo/demo',
-  ],
-  ...[
-    'database/defaults',
-    'reporting/late',
-    'database/migrate',
-    'ingest/json',
-    'faults/end',
-    'snapshots/days',
-  ],
-].map((name) => `test/${name}.test.ts`)
+const FIRST = `
+  faults/hostile database/embedded package forwarder/faults faults/cut-points server delivery/delivery page/page
+  faults/model forwarder/end-to-end forwarder/spool demo/demo database/defaults reporting/late database/migrate
+  ingest/json faults/end snapshots/days`
+  .trim()
+  .split(/\s+/)
+  .map((name) => `test/${name}.test.ts`)
 /** Runs test files in one process, which loads the service and warms up once: that takes a second of CPU time. */
 const WORKER = 'test/worker.ts'
 /** Then tap names the tests of a file that have not ended. */
