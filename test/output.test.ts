@@ -12,8 +12,18 @@ function pipe(t: Test, options: Partial<OutputOptions> = {}) {
   execFileSync('mkfifo', [path])
   const reader = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK)
   const fd = openSync(path, constants.O_WRONLY | constants.O_NONBLOCK)
-  t.teardown(() => closeSync(fd))
   const output = createOutput({ fd, reportDropped: (lines) => `dropped ${lines}\n`, ...options })
+  let hasReader = true
+  const closeReader = () => {
+    if (hasReader) closeSync(reader)
+    hasReader = false
+  }
+  // Without a reader it drops what it keeps. Otherwise it would write that into whatever gets the number of `fd` next.
+  t.teardown(async () => {
+    closeReader()
+    await output.drain(1_000)
+    closeSync(fd)
+  })
   const read = () => {
     const chunk = Buffer.alloc(1_048_576)
     let text = ''
@@ -27,7 +37,7 @@ function pipe(t: Test, options: Partial<OutputOptions> = {}) {
       }
     }
   }
-  return { output, read, closeReader: () => closeSync(reader) }
+  return { output, read, closeReader }
 }
 
 const line = (n: number) => `${n} ${'x'.repeat(1_000)}\n`
