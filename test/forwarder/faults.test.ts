@@ -199,7 +199,7 @@ t.test('401 and 403 have the token file read again; an empty one keeps the old t
 })
 
 t.test('a service that accepts connections and says nothing does not hold logs forever', async (t) => {
-  const dead = createServer(() => {}).listen(0, '127.0.0.1')
+  const dead = createServer((socket) => socket.on('error', () => {}).resume()).listen(0, '127.0.0.1')
   await once(dead, 'listening')
   t.teardown(() => dead.close())
   const address = dead.address()

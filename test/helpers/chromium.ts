@@ -30,8 +30,6 @@ export async function startChromium(t: Scope, rules: string[] = []): Promise<Bro
     ],
     env: { ...process.env, ...env, LC_ALL: 'en_US.UTF-8' }, // under C it reports the language en-US@posix, which is invalid
   })
-  // How the browser ends says nothing about the service.
-  const report = (error: unknown) => process.stderr.write(`the browser did not close: ${error}\n`)
-  t.teardown(() => browser.close().catch(report))
+  t.teardown(() => browser.close())
   return browser
 }
