@@ -4,8 +4,7 @@ import { randomUUID } from 'node:crypto'
 import fp from 'fastify-plugin'
 import { timeout } from '../async.js'
 import { type Config, isOpen } from '../config.js'
-import { DatabaseBusyError } from '../database/client.js'
-import { STATEMENT_TIMEOUT_MS } from '../database/transactions.js'
+import { Patience } from '../database/patience.js'
 import { DatabaseUnavailable, OutcomeUnknown, TooManySessions } from '../http/errors.js'
 import { outageLog } from '../log.js'
 import type { Timing } from '../timing.js'
@@ -21,7 +20,6 @@ import { type Flush, Tracker } from './tracker.js'
 
 /** The replica is not ready if its oldest unflushed usage is older than this many flush intervals. */
 const STALE_INTERVALS = 10
-const LONGEST_STATEMENT_TIMEOUT_MS = 1_280_000
 
 /**
  * Counts a batch; with ACK=durable, resolves once it is committed. NEW_IDS_LIMIT applies to `credential`, unless it is
@@ -78,6 +76,13 @@ export default fp<{ config: Config; timing: Timing }>(
     const shares = new CostShares()
 
     const closing = new AbortController()
+    /** A flush never changes, so that its content must not keep the replica from flushing for good. */
+    const patience = new Patience()
+    const apply = (flush: Flush): Promise<FlushOutcome> =>
+      patience.attempt((statementTimeoutMs) =>
+        database.run((db) => applyFlush(db, replica, flush), { lane: 'flush', statementTimeoutMs }),
+      )
+
     const failures = outageLog(app.log, 'error', 'flush failed: it will be retried', 'flushes work again')
     const flusher = new Flusher({
       tracker,
@@ -99,24 +104,6 @@ export default fp<{ config: Config; timing: Timing }>(
       },
     })
     let isSettled = true
-
-    let statementTimeoutMs = STATEMENT_TIMEOUT_MS
-    /**
-     * A flush never changes. If the database cancels it because it takes too long, the next attempt may take twice as
-     * long, so that no content keeps a replica from flushing for good.
-     */
-    async function apply(flush: Flush): Promise<FlushOutcome> {
-      try {
-        const options = { lane: 'flush', statementTimeoutMs } as const
-        const outcome = await database.run((db) => applyFlush(db, replica, flush), options)
-        statementTimeoutMs = STATEMENT_TIMEOUT_MS
-        return outcome
-      } catch (error) {
-        if (error instanceof DatabaseBusyError && error.isTooSlow)
-          statementTimeoutMs = Math.min(2 * statementTimeoutMs, LONGEST_STATEMENT_TIMEOUT_MS)
-        throw error
-      }
-    }
 
     function unready(): string | undefined {
       if (config.ACK === 'durable' && flusher.isFailing)

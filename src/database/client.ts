@@ -63,7 +63,7 @@ export class DatabaseQueueError extends TemporaryDatabaseError {
 export interface RunOptions {
   /** `background` by default. */
   lane?: Lane
-  /** How long the work may take once it has begun. */
+  /** How long the work may take once it has begun, with statements that take up to STATEMENT_TIMEOUT_MS. */
   deadlineMs?: number
   /** How long one of its statements may take; more than STATEMENT_TIMEOUT_MS extends the deadline as well. */
   statementTimeoutMs?: number
@@ -131,7 +131,7 @@ export function connectDatabase({ timing: given, onUp, ...options }: DatabaseOpt
       {
         lane = 'background',
         statementTimeoutMs = STATEMENT_TIMEOUT_MS,
-        deadlineMs = timing.databaseDeadlineMs + statementTimeoutMs - STATEMENT_TIMEOUT_MS,
+        deadlineMs = timing.databaseDeadlineMs,
       } = {},
     ) {
       const slot = await slots.take(lane).catch((cause: unknown) => {
@@ -140,7 +140,7 @@ export function connectDatabase({ timing: given, onUp, ...options }: DatabaseOpt
       })
       try {
         const db = open(slot, statementTimeoutMs)
-        const result = await timeout(deadlineMs, () => work(db))
+        const result = await timeout(deadlineMs + statementTimeoutMs - STATEMENT_TIMEOUT_MS, () => work(db))
         report(true)
         return result
       } catch (error) {

@@ -3,6 +3,7 @@
 import fp from 'fastify-plugin'
 import { Coalescer, pause, Waker } from '../async.js'
 import type { Config } from '../config.js'
+import { Patience } from '../database/patience.js'
 import { NotFound } from '../http/errors.js'
 import { outageLog } from '../log.js'
 import { waitForReports } from '../reporting/late.js'
@@ -90,22 +91,26 @@ export default fp<{ config: Config; timing: Timing }>(
       return outcome
     }
 
+    const patience = new Patience()
     /** Takes the snapshot of the period that ends at `until`, up to which this replica has reported. */
     const take = (trigger: Trigger, until: number, waitMs: number) =>
-      database.run(
-        (db) =>
-          takeSnapshot(db, {
-            trigger,
-            reportedBy: replicaId,
-            until,
-            graceMs: waitMs,
-            silenceMs: timing.silenceMs,
-            deliver: config.SINK_URL !== undefined,
-          }),
-        {
-          lane: trigger === 'manual' ? 'request' : 'background',
-          deadlineMs: timing.databaseDeadlineMs + waitMs,
-        },
+      patience.attempt((statementTimeoutMs) =>
+        database.run(
+          (db) =>
+            takeSnapshot(db, {
+              trigger,
+              reportedBy: replicaId,
+              until,
+              graceMs: waitMs,
+              silenceMs: timing.silenceMs,
+              deliver: config.SINK_URL !== undefined,
+            }),
+          {
+            lane: trigger === 'manual' ? 'request' : 'background',
+            deadlineMs: timing.databaseDeadlineMs + waitMs,
+            statementTimeoutMs,
+          },
+        ),
       )
 
     /** Another replica took the last snapshot. */
