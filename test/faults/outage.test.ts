@@ -202,3 +202,24 @@ t.test('a flush that the database cancels as too slow gets more time with each a
   )
   t.hasStrict(await json(replica.get('/telemetry/snapshot')), { allowed_requests: 11 })
 })
+
+t.test('a snapshot that the database cancels as too slow gets more time with each attempt', async (t) => {
+  const { url, sql } = await testDatabase(t, { altered: true })
+  await sql.unsafe(`
+    create function is_slow() returns trigger language plpgsql as $$ begin
+      if current_setting('statement_timeout')::interval < interval '40 s' then
+        raise exception 'too slow' using errcode = 'query_canceled';
+      end if;
+      return new; end $$;
+    create trigger slow after insert on telemetry_snapshots for each row execute function is_slow();`)
+  const replica = await startReplica(t, url)
+  await replica.send({ logs: logs(3, 0) })
+  const statuses = []
+  for (let n = 0; n < 3; n++) statuses.push((await replica.post('/telemetry/snapshot')).status)
+  t.strictSame(statuses, [503, 503, 200])
+  const { snapshots } = await json<{ snapshots: SnapshotJson[] }>(replica.get('/telemetry/snapshots'))
+  t.strictSame(
+    snapshots.map(({ allowed_requests }) => allowed_requests),
+    [3],
+  )
+})
